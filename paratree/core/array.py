@@ -1,0 +1,121 @@
+"""The one thing paratree knows about data: an array that is read when asked."""
+
+from __future__ import annotations
+
+from paratree.core.errors import UnreadableError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Hashable
+    from typing import Any, NoReturn, Protocol
+
+    import numpy as np
+
+    Shape = tuple[int | None, ...]
+    Index = Any  # what NumPy calls a basic index: integers, slices, an Ellipsis, or a tuple of them
+else:
+    Protocol = object  # typing costs a fifth of the command line's start
+
+
+class Storage:
+    """Where values live: equal storages are one and the same array (tied), by identity, never by value.
+
+    Attributes:
+        key: the memory or the bytes that hold the array, and possibly others.
+        offset: bytes from the start of those to the first value.
+        strides: steps in values along each axis; ``None`` when row-major without gaps.
+    """
+
+    __slots__ = ("key", "offset", "strides")
+
+    def __init__(self, key: Hashable, offset: int = 0, strides: tuple[int, ...] | None = None) -> None:
+        self.key, self.offset, self.strides = key, offset, strides
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Storage) and self._all == other._all
+
+    def __hash__(self) -> int:
+        return hash(self._all)
+
+    def __repr__(self) -> str:
+        strides = "" if self.strides is None else f", strides {self.strides}"
+        return f"<Storage {self.key!r} at byte {self.offset}{strides}>"
+
+    @property
+    def _all(self) -> tuple[Hashable, int, tuple[int, ...] | None]:
+        return self.key, self.offset, self.strides
+
+
+class LazyArray(Protocol):
+    """Shape and dtype now, values later.
+
+    An unknown dimension is ``None``; a lone ``(None,)`` means that not even the rank is known.
+    ``storage`` is ``None`` when nothing is recorded about it; such an array is never tied.
+    ``problem`` says why :meth:`read` would refuse, and is ``None`` when it would not.
+    """
+
+    @property
+    def shape(self) -> Shape:
+        """Length along each axis."""
+        ...
+
+    @property
+    def dtype(self) -> str:
+        """Name of the dtype, as in :mod:`paratree.core.dtypes`, or the source's own word."""
+        ...
+
+    @property
+    def storage(self) -> Storage | None:
+        """Where the values live."""
+        ...
+
+    @property
+    def problem(self) -> str | None:
+        """Why there is no value to read."""
+        ...
+
+    def read(self, index: Index = ...) -> np.ndarray[Any, Any]:
+        """Return the values at a basic NumPy index, all of them by default."""
+        ...
+
+
+class RefusedArray:
+    """An array that is listed and cannot be read: reading it raises its problem."""
+
+    __slots__ = ("dtype", "problem", "shape", "storage")
+
+    def __init__(self, shape: Shape, dtype: str, problem: str, storage: Storage | None = None) -> None:
+        self.shape, self.dtype, self.problem, self.storage = shape, dtype, problem, storage
+
+    def read(self, index: Index = ...) -> NoReturn:
+        """Refuse.
+
+        Raises:
+            UnreadableError: always, with the reason and the next step.
+        """
+        raise UnreadableError(self.problem)
+
+
+def contiguous(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the strides, in values, of a row-major array without gaps.
+
+    >>> contiguous((2, 3, 4))
+    (12, 4, 1)
+    """
+    strides, step = [], 1
+    for length in reversed(shape):
+        strides.append(step)
+        step *= max(length, 1)
+    return tuple(reversed(strides))
+
+
+def normal_strides(shape: tuple[int, ...], strides: tuple[int, ...]) -> tuple[int, ...] | None:
+    """Return ``strides``, or ``None`` if they mean row-major; a stride along one value means nothing.
+
+    >>> normal_strides((1, 4), (99, 1)) is None
+    True
+    """
+    row_major = contiguous(shape)
+    if all(n <= 1 or a == b for n, a, b in zip(shape, strides, row_major, strict=True)):
+        return None
+    return tuple(b if n <= 1 else a for n, a, b in zip(shape, strides, row_major, strict=True))

@@ -1,0 +1,45 @@
+"""Names of number types: those of the array API standard, and those of ml_dtypes for the rest."""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    import numpy as np
+
+BITS = {  # name -> bits a value
+    "bool": 8, "int8": 8, "int16": 16, "int32": 32, "int64": 64,
+    "uint8": 8, "uint16": 16, "uint32": 32, "uint64": 64,
+    "float16": 16, "float32": 32, "float64": 64, "complex64": 64, "complex128": 128,
+    "bfloat16": 16, "float8_e4m3fn": 8, "float8_e4m3fnuz": 8, "float8_e5m2": 8,
+    "float8_e5m2fnuz": 8, "float8_e8m0fnu": 8, "float4_e2m1fn": 4, "float6_e2m3fn": 6, "float6_e3m2fn": 6,
+}  # fmt: skip
+
+_OF_ML_DTYPES = frozenset(name for name in BITS if name.startswith(("bfloat", "float8", "float6", "float4")))
+
+
+def is_known(name: str) -> bool:
+    """Tell whether NumPy, with ml_dtypes, can hold values of the dtype called ``name``."""
+    return name in BITS
+
+
+def is_number(name: str) -> bool:
+    """Tell whether ``name`` is a floating or complex type, as trained values are."""
+    return "float" in name or "complex" in name
+
+
+def nbytes(size: int, name: str) -> int:
+    """Return the bytes that ``size`` values take when packed without gaps."""
+    return -(-size * BITS[name] // 8)
+
+
+def numpy_dtype(name: str) -> np.dtype[Any]:
+    """Return the numpy dtype called ``name`` in native byte order, e.g. ``"bfloat16"``."""
+    import numpy as np
+
+    if name in _OF_ML_DTYPES:
+        import ml_dtypes
+
+        return np.dtype(getattr(ml_dtypes, name))
+    return np.dtype(name)

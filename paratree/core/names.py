@@ -1,0 +1,67 @@
+"""What a name says: its segments, the role of the parameter, whether it is trained."""
+
+from __future__ import annotations
+
+from paratree.core.dtypes import is_number
+
+PARAMETER, BUFFER, STATE, OTHER = KINDS = ("parameter", "buffer", "state", "other")
+
+_ROLES = {  # last segment of a name -> role; torch, Gluon, Keras, Flax and Haiku words
+    "weight": "weight", "kernel": "weight", "embedding": "weight", "embeddings": "weight", "w": "weight",
+    "depthwise_kernel": "weight", "pointwise_kernel": "weight", "in_proj_weight": "weight",
+    "weight_g": "weight", "weight_v": "weight", "i2h_weight": "weight", "weight_ih": "weight",
+    "recurrent_kernel": "recurrent_weight", "weight_hh": "recurrent_weight", "h2h_weight": "recurrent_weight",
+    "bias": "bias", "b": "bias", "beta": "bias", "in_proj_bias": "bias", "bias_ih": "bias", "bias_hh": "bias",
+    "recurrent_bias": "bias",
+    "gamma": "scale", "scale": "scale",
+    "running_mean": "running_mean", "moving_mean": "running_mean",
+    "running_var": "running_var", "moving_variance": "running_var",
+    "num_batches_tracked": "counter", "iteration": "counter", "iterations": "counter", "count": "counter",
+}  # fmt: skip
+_RNN = (
+    ("weight_ih_l", "weight"),
+    ("weight_hh_l", "recurrent_weight"),
+    ("bias_ih_l", "bias"),
+    ("bias_hh_l", "bias"),
+)
+_BUFFER_ROLES = frozenset({"running_mean", "running_var", "counter"})
+_TRAINED_INTEGERS = ("weight", "qweight", "kernel", "embedding", "embeddings", "weight_packed")
+
+
+def join(parts: tuple[str, ...]) -> str:
+    """Return the dotted name of a path."""
+    return ".".join(parts)
+
+
+def split(name: str) -> list[str]:
+    """Return the segments of a name; ``/`` and ``.`` both separate.
+
+    >>> split("encoder/0.weight")
+    ['encoder', '0', 'weight']
+    """
+    return name.replace("/", ".").split(".")
+
+
+def role_of(name: str) -> str | None:
+    """Return the part a parameter plays in its layer, from its name, or ``None``.
+
+    >>> role_of("dense_1.kernel"), role_of("lstm.weight_hh_l0"), role_of("cls_token")
+    ('weight', 'recurrent_weight', None)
+    """
+    last = split(name)[-1]
+    if role := _ROLES.get(last) or _ROLES.get(last.lower()):
+        return role
+    return next((role for start, role in _RNN if last.startswith(start)), None)
+
+
+def kind_of(name: str, dtype: str) -> str:
+    """Return ``"parameter"`` or ``"buffer"`` for a tensor of a model that does not say which it is.
+
+    Running statistics and counters are buffers by name; so are integers and booleans (position
+    ids, masks), unless their name is that of a (quantised) weight.
+    """
+    if role_of(name) in _BUFFER_ROLES:
+        return BUFFER
+    if not is_number(dtype) and split(name)[-1] not in _TRAINED_INTEGERS and dtype != "object":
+        return BUFFER
+    return PARAMETER

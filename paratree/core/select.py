@@ -1,0 +1,109 @@
+"""The one selector language: glob, regular expression, predicate, role, kind, dtype, ndim."""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from paratree.core.tree import Param
+
+    Selector = str | re.Pattern[str] | Callable[[Param], bool] | Iterable["Selector"]
+    Test = Callable[[str, Param], bool]
+
+_LONGEST_RANGE = 100_000
+_BREAK = re.compile(r"\{[^{}]*\}|\[[^]]+\]|[./]")
+_TOKEN = re.compile(r"\*|\?|\[[^]]+\]|\{(-?\d+)\.\.(-?\d+)\}|\{([^{}]*)\}")
+
+
+def tests_of(
+    pattern: Selector | None,
+    *,
+    role: str | Iterable[str] | None,
+    kind: str | Iterable[str] | None,
+    dtype: str | Iterable[str] | None,
+    ndim: int | Iterable[int] | None,
+) -> Test:
+    """Return one function that tells whether a name and its parameter fit everything given."""
+    tests: list[Test] = [] if pattern is None else [_test(pattern)]
+    for attribute, wanted in (("role", role), ("kind", kind), ("dtype", dtype), ("ndim", ndim)):
+        if wanted is not None:
+            tests.append(_attribute(attribute, wanted))
+    return lambda name, param: all(test(name, param) for test in tests)
+
+
+def _attribute(attribute: str, wanted: object) -> Test:
+    values = {wanted} if isinstance(wanted, str | int) else set(wanted)  # type: ignore[call-overload]
+    return lambda _, param: getattr(param, attribute) in values
+
+
+def _test(pattern: Selector) -> Test:
+    if isinstance(pattern, str):
+        literal, glob = pattern, _glob(pattern)
+        return lambda name, _: name == literal or glob.fullmatch(name.replace("/", ".")) is not None
+    if isinstance(pattern, re.Pattern):
+        return lambda name, _: pattern.search(name) is not None
+    if callable(pattern):
+        return lambda _, param: bool(pattern(param))
+    tests = [_test(part) for part in pattern]
+    return lambda name, param: any(test(name, param) for test in tests)
+
+
+@lru_cache(maxsize=64)
+def _glob(pattern: str) -> re.Pattern[str]:
+    """Compile a glob: ``*`` and ``?`` stay inside a segment, ``**`` is any number of segments.
+
+    ``{a,b}`` and ``{0..11}`` are alternatives, so that a folded row of ``show`` selects what it stands for.
+    """
+    pieces: list[str] = []
+    segments = _segments(pattern)
+    for i, segment in enumerate(segments):
+        last = i == len(segments) - 1
+        if segment == "**":
+            if last:
+                pieces.append(".*")
+            elif not pieces or pieces[-1] != r"(?:[^.]*\.)*":
+                pieces.append(r"(?:[^.]*\.)*")
+        else:
+            pieces.append(_segment(segment) + ("" if last else r"\."))
+    return re.compile("".join(pieces), re.DOTALL)
+
+
+def _segments(pattern: str) -> list[str]:
+    """Split at the dots (or slashes) that are not inside braces or brackets."""
+    start, segments = 0, []
+    for found in _BREAK.finditer(pattern):
+        if found.group() in "./":
+            segments.append(pattern[start : found.start()])
+            start = found.end()
+    return [*segments, pattern[start:]]
+
+
+def _segment(segment: str) -> str:
+    pieces, start = [], 0
+    for token in _TOKEN.finditer(segment):
+        pieces.append(re.escape(segment[start : token.start()]))
+        pieces.append(_token(token))
+        start = token.end()
+    pieces.append(re.escape(segment[start:]))
+    return "".join(pieces)
+
+
+def _token(token: re.Match[str]) -> str:
+    text = token.group()
+    if text == "*":
+        return "[^.]*"
+    if text == "?":
+        return "[^.]"
+    if text[0] == "[":
+        body = text[1:-1].replace("\\", r"\\")
+        return "[" + ("^" + body[1:] if body[0] == "!" else body) + "]"
+    low, high, options = token.groups()
+    if options is not None:
+        return "(?:" + "|".join(_segment(option) for option in options.split(",")) + ")"
+    if not 0 <= int(high) - int(low) <= _LONGEST_RANGE:
+        raise ValueError(f"selector {text}: the range is empty or longer than {_LONGEST_RANGE}")
+    return "(?:" + "|".join(map(str, range(int(low), int(high) + 1))) + ")"

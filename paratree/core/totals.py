@@ -1,0 +1,71 @@
+"""Who is tied with whom, and how much there is: unique, and with ties expanded."""
+
+from __future__ import annotations
+
+from paratree.core.names import KINDS
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Iterable, Mapping
+
+    from paratree.core.tree import Param
+
+
+class Total:
+    """How much there is of one kind.
+
+    Attributes:
+        names: how many names.
+        count: how many parameters, a tied group counted once.
+        size: number of values, a tied group counted once.
+        nbytes: bytes, a tied group counted once.
+        expanded_size: number of values, a tied group counted under each name.
+        expanded_nbytes: bytes, a tied group counted under each name.
+        unknown: names whose size is not known yet and is not in these sums.
+    """
+
+    __slots__ = ("count", "expanded_nbytes", "expanded_size", "names", "nbytes", "size", "unknown")
+
+    def __init__(self) -> None:
+        self.names = self.count = self.size = self.nbytes = 0
+        self.expanded_size = self.expanded_nbytes = self.unknown = 0
+
+
+def identity(param: Param) -> Hashable | None:
+    """Return what two names must have in common to be one parameter; ``None`` if it can have no twin.
+
+    An empty array is never tied: it has no memory that could change.
+    """
+    storage = param.array.storage
+    if storage is None or param.size == 0:
+        return None
+    return storage, param.array.shape, param.array.dtype
+
+
+def tied_groups(params: Mapping[str, Param]) -> tuple[tuple[str, ...], ...]:
+    """Return the groups of two or more names that share one identity, in order of first appearance."""
+    groups: dict[Hashable, list[str]] = {}
+    for name, param in params.items():
+        if (same := identity(param)) is not None:
+            groups.setdefault(same, []).append(name)
+    return tuple(tuple(names) for names in groups.values() if len(names) > 1)
+
+
+def totals_by_kind(params: Iterable[Param]) -> dict[str, Total]:
+    """Return a total for every kind; a group tied across kinds counts once, under the kind met first."""
+    totals = {kind: Total() for kind in KINDS}
+    seen = set()
+    for param in params:
+        total = totals[param.kind]
+        size, nbytes = param.size, param.nbytes or 0
+        total.names += 1
+        total.unknown += size is None
+        total.expanded_size += size or 0
+        total.expanded_nbytes += nbytes
+        same = identity(param)
+        if same is None or same not in seen:
+            seen.add(same)
+            total.count += 1
+            total.size += size or 0
+            total.nbytes += nbytes
+    return totals

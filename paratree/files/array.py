@@ -1,0 +1,240 @@
+"""An array in a file: bounds checked when it is described, bytes read when it is asked for."""
+
+from __future__ import annotations
+
+from math import prod
+
+from paratree.core.array import Storage, contiguous, normal_strides
+from paratree.core.dtypes import BITS, nbytes, numpy_dtype
+from paratree.core.errors import CorruptFileError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+    import numpy as np
+
+    from paratree.core.array import Index
+    from paratree.files.local import Source
+
+MOST_AXES = 64  # NumPy 2 holds no more
+_LARGEST = (1 << 63) - 1
+_MOST_EXPANSION = 1000  # values a stored value may stand for, beyond _SMALL bytes
+_SMALL = 64 << 20
+_FREE_GAP = 1 << 16  # bytes that are cheaper to read than to skip
+
+
+def check_shape(shape: Sequence[object], source: Source, member: str | None) -> tuple[int, ...]:
+    """Return ``shape`` as a tuple of lengths that NumPy can hold.
+
+    Raises:
+        CorruptFileError: a length is not a whole number >= 0, or there are too many, or their product overflows.
+    """
+    if len(shape) > MOST_AXES:
+        raise _fault(source, member, f"{len(shape)} axes are claimed; NumPy holds at most {MOST_AXES}")
+    if any(type(n) is not int or n < 0 for n in shape):
+        raise _fault(source, member, f"the shape {_short(shape)} has an entry that is no length")
+    lengths: tuple[int, ...] = tuple(shape)  # type: ignore[arg-type]
+    if prod(n for n in lengths if n) > _LARGEST:
+        raise _fault(source, member, f"the shape {_short(shape)} overflows 64 bits")
+    return lengths
+
+
+def file_array(
+    source: Source,
+    offset: int,
+    shape: Sequence[object],
+    dtype: str,
+    *,
+    strides: Sequence[object] | None = None,
+    big_endian: bool = False,
+    conjugate: bool = False,
+    negative: bool = False,
+    member: str | None = None,
+) -> FileArray:
+    """Describe the array at ``offset`` of ``source``; the bounds of every format are checked here.
+
+    Args:
+        source: where the bytes are.
+        offset: bytes from its start to the value at index zero.
+        shape: length along each axis.
+        dtype: a name in :data:`paratree.core.dtypes.BITS`.
+        strides: step in values along each axis, >= 0; row-major without gaps if not given.
+        big_endian: the most significant byte comes first.
+        conjugate: the values are the conjugates of what is stored.
+        negative: the values are the negatives of what is stored.
+        member: what the messages call the array.
+
+    Raises:
+        CorruptFileError: the array does not lie inside the source, or claims far more than is stored.
+    """
+    name = member if member is not None else source.member
+    lengths = check_shape(shape, source, name)
+    steps = contiguous(lengths) if strides is None else check_shape(strides, source, name)
+    if len(steps) != len(lengths):
+        raise _fault(source, name, f"{len(steps)} strides are given for {len(lengths)} axes")
+    span = 0 if 0 in lengths else 1 + sum((n - 1) * s for n, s in zip(lengths, steps, strict=True))
+    needed, left = nbytes(span, dtype), max(source.size - offset, 0)
+    if offset < 0 or needed > left:
+        raise CorruptFileError(
+            source.path,
+            f"{dtype} {_short(lengths)} needs {needed} bytes here and {left} are left",
+            offset=offset,
+            member=name,
+        )
+    if prod(lengths) * BITS[dtype] // 8 > max(_SMALL, _MOST_EXPANSION * needed):
+        raise _fault(
+            source, name, f"the shape {_short(lengths)} claims over {_MOST_EXPANSION} times what is stored"
+        )
+    return FileArray(
+        source, offset, lengths, dtype, normal_strides(lengths, steps), big_endian, conjugate, negative
+    )
+
+
+class FileArray:
+    """An uncompressed array in a source; built by :func:`file_array`, which checks it."""
+
+    __slots__ = ("_flags", "dtype", "offset", "shape", "source", "strides")
+
+    problem = None
+
+    def __init__(
+        self,
+        source: Source,
+        offset: int,
+        shape: tuple[int, ...],
+        dtype: str,
+        strides: tuple[int, ...] | None,
+        big_endian: bool,
+        conjugate: bool,
+        negative: bool,
+    ) -> None:
+        self.source, self.offset, self.shape, self.dtype = source, offset, shape, dtype
+        self.strides = strides
+        self._flags = (big_endian, conjugate, negative)
+
+    @property
+    def storage(self) -> Storage:
+        """The bytes, with what is done to them on reading: a conjugate view is another array."""
+        return Storage((self.source.key, self._flags), self.offset, self.strides)
+
+    def read(self, index: Index = ...) -> np.ndarray[Any, Any]:
+        """Return the values at a basic index, in native byte order.
+
+        Raises:
+            IndexError: the index does not fit the shape.
+            CorruptFileError: the file has changed since it was opened.
+        """
+        steps = self.strides or contiguous(self.shape)
+        start, lengths, strides, dropped = (
+            (0, self.shape, steps, ()) if index is ... else _basic(index, self.shape, steps)
+        )
+        values = self._region(start, lengths, strides)
+        values = (
+            values.reshape(tuple(n for i, n in enumerate(lengths) if i not in dropped)) if dropped else values
+        )
+        _, conjugate, negative = self._flags
+        if conjugate:
+            values = values.conj()
+        return -values if negative else values
+
+    def _region(self, start: int, lengths: tuple[int, ...], strides: tuple[int, ...]) -> np.ndarray[Any, Any]:
+        """Read a strided region, given in values; in one piece unless most of the piece is not wanted."""
+        import numpy as np
+
+        if 0 in lengths:
+            return np.empty(lengths, numpy_dtype(self.dtype))
+        reach = [(n - 1) * s for n, s in zip(lengths, strides, strict=True)]
+        low = start + sum(r for r in reach if r < 0)
+        count = 1 + sum(abs(r) for r in reach)
+        wanted = prod(n for n, s in zip(lengths, strides, strict=True) if s)
+        if nbytes(count, self.dtype) <= _FREE_GAP + 2 * nbytes(wanted, self.dtype):
+            flat = self._flat(low, count)
+            if normal_strides(lengths, strides) is None:
+                return flat.reshape(lengths)
+            return np.lib.stride_tricks.as_strided(
+                flat[start - low :],
+                lengths,
+                tuple(s * flat.itemsize for s in strides),
+                writeable=wanted == prod(lengths),
+            )
+        outer = max(range(len(lengths)), key=lambda axis: abs(reach[axis]))
+        rest, rest_strides = lengths[:outer] + lengths[outer + 1 :], strides[:outer] + strides[outer + 1 :]
+        pieces = [self._region(start + i * strides[outer], rest, rest_strides) for i in range(lengths[outer])]
+        return np.stack(pieces, axis=outer)
+
+    def _flat(self, first: int, count: int) -> np.ndarray[Any, Any]:
+        """Read ``count`` adjacent values from value ``first``."""
+        import numpy as np
+
+        bits = BITS[self.dtype]
+        dtype = numpy_dtype(self.dtype)
+        if bits < 8:
+            return self._packed(first, count, bits).view(dtype)
+        raw = np.empty(count * bits // 8, np.uint8)
+        self.source.readinto(memoryview(raw), self.offset + first * bits // 8)
+        if self._flags[0] and bits > 8:
+            part = {"complex64": 4, "complex128": 8}.get(self.dtype, bits // 8)
+            raw = raw.view(f"u{part}").byteswap().view(np.uint8)
+        return raw.view(dtype)
+
+    def _packed(self, first: int, count: int, bits: int) -> np.ndarray[Any, Any]:
+        """Unpack values narrower than a byte, the first in the lowest bits, one to a byte."""
+        import numpy as np
+
+        start, stop = first * bits // 8, nbytes(first + count, self.dtype)
+        raw = np.empty(stop - start, np.uint8)
+        self.source.readinto(memoryview(raw), self.offset + start)
+        skipped = first * bits - start * 8
+        ones = np.unpackbits(raw, bitorder="little")[skipped : skipped + count * bits].reshape(count, bits)
+        return np.packbits(ones, axis=1, bitorder="little").reshape(count)
+
+
+def _basic(
+    index: Index, shape: tuple[int, ...], strides: tuple[int, ...]
+) -> tuple[int, tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
+    """Return start, lengths, strides and dropped axes of a basic index."""
+    parts = list(index) if isinstance(index, tuple) else [index]
+    if sum(part is ... for part in parts) > 1:
+        raise IndexError("an index has at most one Ellipsis")
+    if not any(part is ... for part in parts):
+        parts.append(...)
+    gap = next(i for i, part in enumerate(parts) if part is ...)
+    missing = len(shape) - (len(parts) - 1)
+    if missing < 0:
+        raise IndexError(f"{len(parts) - 1} indices for {len(shape)} axes")
+    parts[gap : gap + 1] = [slice(None)] * missing
+    start, lengths, steps, dropped = 0, [], [], []
+    for axis, (part, length, stride) in enumerate(zip(parts, shape, strides, strict=True)):
+        if isinstance(part, slice):
+            chosen = range(length)[part]
+            first, count, step = chosen.start, len(chosen), chosen.step
+        else:
+            first, count, step = _position(part, axis, length), 1, 1
+            dropped.append(axis)
+        start += first * stride if count else 0
+        lengths.append(count)
+        steps.append(step * stride)
+    return start, tuple(lengths), tuple(steps), tuple(dropped)
+
+
+def _position(part: Any, axis: int, length: int) -> int:
+    from operator import index as whole
+
+    try:
+        position = whole(part)
+    except TypeError:
+        raise IndexError(f"{part!r} is no basic index; take .value and index that") from None
+    if isinstance(part, bool) or not -length <= position < length:
+        raise IndexError(f"index {part!r} is out of bounds for axis {axis} of length {length}")
+    return position % length
+
+
+def _fault(source: Source, member: str | None, reason: str) -> CorruptFileError:
+    return CorruptFileError(source.path, reason, member=member)
+
+
+def _short(shape: Sequence[object]) -> str:
+    text = " × ".join(str(n)[:24] for n in shape[:6]) or "scalar"
+    return f"({text}{' × …' if len(shape) > 6 else ''})"

@@ -1,0 +1,149 @@
+"""A local file, read by position; never mapped, so a file that shrinks is an error and not a crash."""
+
+from __future__ import annotations
+
+import os
+import stat
+
+from paratree.core.errors import CorruptFileError, SourceNotFoundError, UnknownSourceError, printable
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Protocol
+else:
+    Protocol = object
+
+HEAD = 4096
+_MOST_AT_ONCE = 1 << 30  # preadv(2) takes less than 2 GiB at a time
+
+
+class Source(Protocol):
+    """Bytes that arrays lie in: a file, a member of an archive, bytes in memory.
+
+    Attributes:
+        path: the file, for messages.
+        member: the entry of an archive, for messages, or ``None``.
+        size: how many bytes there are.
+        key: identity, for ties: equal only for the same bytes of the same open file.
+    """
+
+    path: str
+    member: str | None
+    size: int
+    key: Any
+
+    def readinto(self, view: memoryview, offset: int) -> None:
+        """Fill ``view`` with the bytes from ``offset``; the caller has checked that they exist."""
+        ...
+
+
+def read(source: Source, offset: int, length: int) -> bytes:
+    """Return ``length`` bytes from ``offset``.
+
+    Raises:
+        CorruptFileError: the source has fewer.
+    """
+    if offset < 0 or length < 0 or offset + length > source.size:
+        raise CorruptFileError(
+            source.path,
+            f"{length} bytes are needed here and {max(source.size - offset, 0)} are left",
+            offset=offset,
+            member=source.member,
+        )
+    buffer = bytearray(length)
+    source.readinto(memoryview(buffer), offset)
+    return bytes(buffer)
+
+
+class LocalFile:
+    """One open file. It stays what it was if another file takes its path; if it changes, reads fail."""
+
+    member = None
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = os.fspath(path)
+        self._descriptor = -1
+        try:
+            mode = os.stat(self.path).st_mode  # noqa: PTH116 -- pathlib costs the command line a fifth of its start
+            if stat.S_ISREG(mode):
+                self._descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+        except (FileNotFoundError, NotADirectoryError):
+            raise SourceNotFoundError(
+                f"{printable(self.path)}: no such file or folder; paratree opens local paths and never looks one up online"
+            ) from None
+        except ValueError as error:  # a NUL in the path
+            raise SourceNotFoundError(f"{printable(self.path)}: not a path: {error}") from None
+        if self._descriptor < 0:
+            raise UnknownSourceError(f"{printable(self.path)}: not a regular file; give a file or a folder")
+        self._opened = os.fstat(self._descriptor)
+        self.size = self._opened.st_size
+        self.key = (self._opened.st_dev, self._opened.st_ino)
+        self.archive: Any = None  # the zip directory, once read; see files.zip
+        self.head = read(self, 0, min(HEAD, self.size))
+
+    def readinto(self, view: memoryview, offset: int) -> None:
+        """Fill ``view`` from ``offset``.
+
+        Raises:
+            CorruptFileError: the file has changed since it was opened, or the tree is closed.
+        """
+        if self._descriptor < 0:
+            raise CorruptFileError(self.path, "the tree was closed", advice="open the file again")
+        done, length = 0, len(view)
+        while done < length:
+            got = os.preadv(self._descriptor, [view[done : done + _MOST_AT_ONCE]], offset + done)
+            if got <= 0:
+                break
+            done += got
+        now = os.fstat(self._descriptor)
+        if done < length or (now.st_size, now.st_mtime_ns) != (self.size, self._opened.st_mtime_ns):
+            raise CorruptFileError(
+                self.path, "the file has changed since it was opened", advice="open it again"
+            )
+
+    def close(self) -> None:
+        """Close the file; reads fail from now on."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def __del__(self) -> None:
+        self.close()
+
+
+class Window:
+    """A range of another source, as the stored member of an archive is."""
+
+    def __init__(self, source: Source, start: int, size: int, member: str | None = None) -> None:
+        if start < 0 or size < 0 or start + size > source.size:
+            raise CorruptFileError(
+                source.path, f"{size} bytes are claimed and {max(source.size - start, 0)} are left",
+                offset=start, member=member,
+            )  # fmt: skip
+        self.path, self.member, self.size = source.path, member, size
+        self.source, self.start = source, start
+        self.key = (source.key, start, size)
+
+    def readinto(self, view: memoryview, offset: int) -> None:
+        """Fill ``view`` from ``offset`` of the window."""
+        self.source.readinto(view, self.start + offset)
+
+
+class Memory:
+    """Bytes already in memory, as an array inside a pickle is."""
+
+    def __init__(self, data: bytes, path: str, member: str | None = None) -> None:
+        self.data, self.path, self.member, self.size = data, path, member, len(data)
+        self.key: Any = self  # alive as long as any array over it: never the id of a temporary
+
+    def readinto(self, view: memoryview, offset: int) -> None:
+        """Fill ``view`` from ``offset``."""
+        view[:] = self.data[offset : offset + len(view)]
+
+
+def folder_entries(path: str, patterns: tuple[str, ...]) -> list[str]:
+    """Return the regular files directly in a folder whose names fit a pattern, pattern by pattern."""
+    from fnmatch import fnmatchcase
+
+    names = sorted(entry.name for entry in os.scandir(path) if entry.is_file())
+    return [os.path.join(path, n) for pattern in patterns for n in names if fnmatchcase(n, pattern)]  # noqa: PTH118

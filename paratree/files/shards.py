@@ -1,0 +1,87 @@
+"""The Hugging Face shard index: a JSON file that says which shard holds which tensor.
+
+Layout: ``{"metadata": {"total_size": N}, "weight_map": {tensor: shard}}``; the shards lie beside it.
+"""
+
+from __future__ import annotations
+
+import os
+
+from paratree.core.errors import CorruptFileError, UnsafeFileError
+from paratree.core.tree import Origin, Param, ParamTree
+from paratree.files.json import parse_object
+from paratree.files.local import LocalFile, read
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_LARGEST_INDEX = 100_000_000
+_ADVICE = "the download is incomplete or mixed: fetch the index and all shards again"
+
+
+def is_index(file: LocalFile, shard_suffix: str) -> bool:
+    """Tell whether ``file`` is a shard index whose shards end in ``shard_suffix``."""
+    if not file.path.endswith(".json") or not file.head.lstrip().startswith(b"{"):
+        return False
+    return f'{shard_suffix}"'.encode() in file.head or any(
+        shard.endswith(shard_suffix) for shard in _weight_map(file).values()
+    )
+
+
+def open_index(file: LocalFile, open_shard: Callable[[LocalFile], ParamTree], format: str) -> ParamTree:
+    """Open every shard of an index and join their trees, in the order of the index.
+
+    Raises:
+        CorruptFileError: the index and a shard disagree on a tensor, or the index is no index.
+        SourceNotFoundError: a shard is missing.
+        UnsafeFileError: the index names a file outside its folder.
+    """
+    weight_map = _weight_map(file)
+    shards = {name: open_shard(_shard(file, name)) for name in dict.fromkeys(weight_map.values())}
+    params: dict[str, Param] = {}
+    for name, shard in weight_map.items():
+        if not isinstance(param := shards[shard].get(name), Param):
+            raise CorruptFileError(
+                file.path, f"the shard {shard} has no such tensor", member=name, advice=_ADVICE
+            )
+        params[name] = param
+    for shard, tree in shards.items():
+        aliases = {name for group in tree.ties if weight_map.keys() & set(group) for name in group}
+        for name, param in tree.items():
+            if weight_map.get(name) != shard and (name in weight_map or name not in aliases):
+                raise CorruptFileError(
+                    file.path,
+                    f"the shard {shard} holds it and the index does not say so",
+                    member=name,
+                    advice=_ADVICE,
+                )
+            params.setdefault(name, param)
+    notes = dict.fromkeys(note for tree in shards.values() for note in tree.notes)
+    meta = {shard: tree.meta for shard, tree in shards.items() if tree.meta}
+    closers = [tree.close for tree in shards.values()]
+    what = f"{format}, {len(shards)} shard{'s' if len(shards) != 1 else ''}"
+    return ParamTree(params, Origin(file.path, what, meta, notes, [*closers, file.close]))
+
+
+def _shard(file: LocalFile, name: str) -> LocalFile:
+    """Open a shard beside the index: a plain name, never a path, so an index cannot lead elsewhere."""
+    if not name or os.path.basename(name) != name or name in (".", ".."):  # noqa: PTH119 -- see LocalFile
+        raise UnsafeFileError(
+            file.path, "the index names a shard outside its folder", member=name,
+            advice="shards are read from the index's own folder only",
+        )  # fmt: skip
+    return LocalFile(os.path.join(os.path.dirname(file.path), name))  # noqa: PTH118, PTH120
+
+
+def _weight_map(file: LocalFile) -> dict[str, str]:
+    if file.size > _LARGEST_INDEX:
+        raise CorruptFileError(file.path, f"{file.size} bytes are too many for a shard index")
+    weight_map = parse_object(file, read(file, 0, file.size)).get("weight_map")
+    if not isinstance(weight_map, dict) or not all(isinstance(shard, str) for shard in weight_map.values()):
+        raise CorruptFileError(
+            file.path,
+            "no weight_map from tensor names to shard files",
+            advice="it is no shard index: open the weights",
+        )
+    return weight_map

@@ -1,0 +1,154 @@
+"""safetensors: an 8-byte length, a JSON header, then the raw arrays, without gaps.
+
+Specification: the format section of the safetensors README (0.8.0); limits as in its reference reader.
+"""
+
+from __future__ import annotations
+
+from math import prod
+
+from paratree.core.dtypes import BITS
+from paratree.core.errors import CorruptFileError
+from paratree.core.names import kind_of, split
+from paratree.core.tree import Origin, Param, ParamTree
+from paratree.files.array import check_shape, file_array
+from paratree.files.json import parse_object
+from paratree.files.local import LocalFile, read
+from paratree.files.shards import is_index, open_index
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from paratree.files.array import FileArray
+
+NAME = "safetensors"
+SUFFIXES = (".safetensors", ".safetensors.index.json")
+FOLDER = ("model.safetensors.index.json", "*.safetensors.index.json", "model.safetensors", "*.safetensors")
+LAZY = "yes"
+TIES = "alias metadata"
+READS = "every dtype of the specification, shard indexes and their folders"
+
+_LARGEST_HEADER = 100_000_000  # the limit that the reference reader sets
+_DTYPES = {  # word in the header -> name of the dtype
+    "BOOL": "bool", "U8": "uint8", "I8": "int8", "U16": "uint16", "I16": "int16", "U32": "uint32", "I32": "int32",
+    "U64": "uint64", "I64": "int64", "F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64",
+    "C64": "complex64", "F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2", "F8_E8M0": "float8_e8m0fnu",
+    "F8_E4M3FNUZ": "float8_e4m3fnuz", "F8_E5M2FNUZ": "float8_e5m2fnuz",
+    "F4": "float4_e2m1fn", "F6_E2M3": "float6_e2m3fn", "F6_E3M2": "float6_e3m2fn",
+}  # fmt: skip
+
+
+def sniff(file: LocalFile) -> bool:
+    """Tell whether the file is a safetensors file or an index of some."""
+    return file.head[8:9] == b"{" or is_index(file, ".safetensors")
+
+
+def open(file: LocalFile) -> ParamTree:
+    """Read the header, check it against the file, and return the tree.
+
+    Raises:
+        CorruptFileError: the header breaks the specification or does not fit the file.
+    """
+    return _open_one(file) if file.head[8:9] == b"{" else open_index(file, _open_one, NAME)
+
+
+def _open_one(file: LocalFile) -> ParamTree:
+    length = int.from_bytes(read(file, 0, 8), "little")
+    if length > min(_LARGEST_HEADER, file.size - 8):
+        raise CorruptFileError(
+            file.path,
+            f"the header claims {length} bytes and the file has {file.size}",
+            offset=0,
+            member="header",
+        )
+    header = parse_object(file, read(file, 8, length), 8, "header")
+    metadata = _metadata(file, header.pop("__metadata__", {}))
+    arrays = _arrays(file, header, 8 + length)
+    names = _model_order(arrays)
+    params = {name: Param(name, arrays[name], kind_of(name, arrays[name].dtype)) for name in names}
+    for alias, name in metadata.items():
+        if name in params and alias not in params and alias != "format":
+            params[alias] = Param(alias, params[name].array, params[name].kind)
+    meta = {key: value for key, value in metadata.items() if key not in params}
+    return ParamTree(params, Origin(file.path, NAME, meta, closers=[file.close]))
+
+
+def _metadata(file: LocalFile, found: object) -> dict[str, str]:
+    if not isinstance(found, dict) or not all(isinstance(value, str) for value in found.values()):
+        raise CorruptFileError(
+            file.path, "__metadata__ is no map from text to text", offset=8, member="header"
+        )
+    return found
+
+
+def _arrays(file: LocalFile, header: dict[str, Any], start: int) -> dict[str, FileArray]:
+    """Describe every tensor; together they must cover the data exactly, none over another, no hole."""
+    spans: list[tuple[int, int, str]] = []
+    arrays = {}
+    for name, entry in header.items():
+        dtype, shape, low, high = _entry(file, name, entry)
+        bits = prod(shape) * BITS[dtype]
+        if bits != (high - low) * 8:
+            raise CorruptFileError(
+                file.path,
+                f"{dtype} {'×'.join(map(str, shape)) or 'scalar'} takes {bits / 8:g} bytes, its offsets give {high - low}",
+                offset=start + low,
+                member=name,
+            )
+        arrays[name] = file_array(file, start + low, shape, dtype, member=name)
+        spans.append((low, high, name))
+    end = 0
+    for low, high, name in sorted(spans):
+        if low != end:
+            what = (
+                "overlaps the tensor before it"
+                if low < end
+                else f"leaves a hole of {low - end} bytes before it"
+            )
+            raise CorruptFileError(file.path, what, offset=start + low, member=name)
+        end = high
+    if start + end != file.size:
+        raise CorruptFileError(
+            file.path, f"the tensors end here and the file goes on to byte {file.size}", offset=start + end
+        )
+    return arrays
+
+
+def _entry(file: LocalFile, name: str, entry: object) -> tuple[str, tuple[int, ...], int, int]:
+    """Return dtype, shape, begin and end of a header entry."""
+    match entry:
+        case {"dtype": str(word), "shape": list(shape), "data_offsets": [int(low), int(high)]} if (
+            len(entry) == 3
+        ):
+            pass
+        case _:
+            raise CorruptFileError(
+                file.path, "its entry is not dtype, shape and two data_offsets", offset=8, member=name
+            )
+    if word not in _DTYPES:
+        raise CorruptFileError(
+            file.path, f"the dtype {word[:40]} is not one of the specification", offset=8, member=name,
+            advice="a newer paratree may know it",
+        )  # fmt: skip
+    if type(low) is not int or type(high) is not int or not 0 <= low <= high:
+        raise CorruptFileError(
+            file.path, f"its data_offsets {low}, {high} are no range", offset=8, member=name
+        )
+    return _DTYPES[word], check_shape(shape, file, name), low, high
+
+
+def _model_order(arrays: dict[str, FileArray]) -> list[str]:
+    """Return the names in the file's order, unless that is only the writer's sorting.
+
+    The reference writer sorts by width of the dtype, then by name, which loses the model's order and puts
+    layer 10 before layer 2. If the file is sorted so, numbers are put back in numeric order.
+    """
+    names = list(arrays)
+    if names != sorted(names, key=lambda name: (-BITS[arrays[name].dtype], name)):
+        return names
+    return sorted(names, key=_natural)
+
+
+def _natural(name: str) -> list[tuple[bool, int, str]]:
+    return [(False, int(part), "") if part.isdecimal() else (True, 0, part) for part in split(name)]

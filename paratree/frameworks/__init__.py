@@ -1,0 +1,1 @@
+"""Frameworks, one module each, named as the root package of the framework's classes."""

@@ -1,0 +1,137 @@
+"""Find who can open a source, importing no framework that the user has not imported."""
+
+from __future__ import annotations
+
+import os
+from functools import cache
+from importlib import import_module
+
+from paratree.core.errors import SourceNotFoundError, UnknownSourceError, printable
+from paratree.files.local import LocalFile, folder_entries
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from paratree.core.plugin import Format, Framework
+    from paratree.core.tree import ParamTree
+
+
+def open(source: object) -> ParamTree:
+    """Open a live model, a checkpoint file or a folder of one as a parameter tree.
+
+    Names, shapes and dtypes are read; values wait until asked for. Nothing from a file is executed,
+    no framework is imported, nothing is looked up online.
+
+    Args:
+        source: a live object of a framework that has a module in ``paratree/frameworks``, or a path.
+
+    Returns:
+        The tree; close it, or use it in a ``with`` statement, to close its files early.
+
+    Raises:
+        SourceNotFoundError: the path does not exist.
+        UnknownSourceError: nothing recognises the source.
+        CorruptFileError: the file contradicts itself.
+        UnsafeFileError: reading the file would have to execute code.
+
+    Example:
+        >>> tree = paratree.open("model.safetensors")  # doctest: +SKIP
+        >>> tree["encoder.0.weight"].shape  # doctest: +SKIP
+        (384, 384)
+    """
+    if isinstance(source, str | os.PathLike):
+        return _open_path(os.fspath(source))
+    return find_framework(source).open(source)
+
+
+def _open_path(path: str) -> ParamTree:
+    if os.path.isdir(path):  # noqa: PTH112 -- pathlib costs the command line a fifth of its start
+        path = entry_of(path)
+    file = LocalFile(path)
+    return find_format(file).open(file)
+
+
+def entry_of(folder: str) -> str:
+    """Return the file that stands for a folder: an index, or the one file of weights in it.
+
+    Raises:
+        UnknownSourceError: there is none, or several with equal right.
+    """
+    patterns = [pattern for module in known_formats().values() for pattern in module.FOLDER]
+    literal = tuple(p for p in patterns if "*" not in p)
+    if found := folder_entries(folder, literal):
+        return found[0]
+    for stage in (tuple(p for p in patterns if p.endswith(".json")), tuple(patterns)):
+        found = list(dict.fromkeys(folder_entries(folder, stage)))
+        if len(found) == 1:
+            return found[0]
+        if found:
+            names = ", ".join(printable(os.path.basename(f)) for f in found[:5])  # noqa: PTH119
+            raise UnknownSourceError(
+                f"{printable(folder)}: {len(found)} files could be meant ({names}); name one"
+            )
+    raise UnknownSourceError(f"{printable(folder)}: no checkpoint in this folder; name a file")
+
+
+def find_format(file: LocalFile) -> Format:
+    """Return the format that recognises the file by its bytes; its suffix only says whom to ask first.
+
+    Raises:
+        UnknownSourceError: none does.
+    """
+    suffix = file.path.rpartition(".")[2]
+    for name in sorted(_names("formats"), key=lambda name: name != suffix):
+        if (module := _built_in("formats", name)).sniff(file):
+            return module  # type: ignore[no-any-return]
+    for module in _third_party("paratree.formats", _names("formats")).values():
+        if module.sniff(file):
+            return module  # type: ignore[no-any-return]
+    what = "an empty file" if not file.size else f"begins with {printable(repr(file.head[:8]))[1:]}"
+    raise UnknownSourceError(
+        f"{printable(file.path)}: {what}, which is none of: {', '.join(_names('formats'))}; see 'paratree formats'"
+    )
+
+
+def find_framework(source: object) -> Framework:
+    """Return the framework of a live object, found by the packages of its class and base classes.
+
+    Raises:
+        UnknownSourceError: none is known for it.
+    """
+    roots = dict.fromkeys(base.__module__.partition(".")[0] for base in type(source).__mro__)
+    for root in roots:
+        if root in _names("frameworks") and (module := _built_in("frameworks", root)).matches(source):
+            return module  # type: ignore[no-any-return]
+    for module in _third_party("paratree.frameworks", _names("frameworks")).values():
+        if module.matches(source):
+            return module  # type: ignore[no-any-return]
+    raise UnknownSourceError(
+        f"{type(source).__module__}.{type(source).__qualname__}: not a model of any of: "
+        f"{', '.join(_names('frameworks'))}; give a model or a path"
+    )
+
+
+def known_formats() -> dict[str, Format]:
+    """Return every format by the name of its module, built-in ones first."""
+    built_in = {name: _built_in("formats", name) for name in _names("formats")}
+    return built_in | _third_party("paratree.formats", _names("formats"))
+
+
+def _built_in(room: str, name: str) -> Any:
+    return import_module(f"paratree.{room}.{name}")
+
+
+@cache
+def _names(room: str) -> tuple[str, ...]:
+    """List the modules of a folder; pkgutil would do it too, at twice the start-up of the whole file."""
+    folder = import_module(f"paratree.{room}").__path__[0]
+    return tuple(sorted(name[:-3] for name in os.listdir(folder) if name.endswith(".py") and name[0] != "_"))  # noqa: PTH208
+
+
+@cache
+def _third_party(group: str, built_in: tuple[str, ...]) -> dict[str, Any]:
+    """Load the entry points of a group; they may add a name, never replace one."""
+    from importlib.metadata import entry_points  # slow to import: only when the built-ins said no
+
+    return {point.name: point.load() for point in entry_points(group=group) if point.name not in built_in}
