@@ -57,26 +57,21 @@ class LazyArray(Protocol):
     @property
     def shape(self) -> Shape:
         """Length along each axis."""
-        ...
 
     @property
     def dtype(self) -> str:
         """Name of the dtype, as in :mod:`paratree.core.dtypes`, or the source's own word."""
-        ...
 
     @property
     def storage(self) -> Storage | None:
         """Where the values live."""
-        ...
 
     @property
     def problem(self) -> str | None:
         """Why there is no value to read."""
-        ...
 
     def read(self, index: Index = ...) -> np.ndarray[Any, Any]:
         """Return the values at a basic NumPy index, all of them by default."""
-        ...
 
 
 class RefusedArray:
@@ -119,3 +114,40 @@ def normal_strides(shape: tuple[int, ...], strides: tuple[int, ...]) -> tuple[in
     if all(n <= 1 or a == b for n, a, b in zip(shape, strides, row_major, strict=True)):
         return None
     return tuple(b if n <= 1 else a for n, a, b in zip(shape, strides, row_major, strict=True))
+
+
+def basic_index(index: Index, shape: tuple[int, ...]) -> tuple[int | range, ...]:
+    """Return what a basic NumPy index takes from each axis: one position, or a range of them.
+
+    Raises:
+        IndexError: it does not fit the shape, or is no basic index.
+
+    >>> basic_index((-1, slice(None, None, -2)), (3, 4))
+    (2, range(3, -1, -2))
+    """
+    parts = list(index) if isinstance(index, tuple) else [index]
+    if sum(part is ... for part in parts) > 1:
+        raise IndexError("an index has at most one Ellipsis")
+    if not any(part is ... for part in parts):
+        parts.append(...)
+    gap = next(i for i, part in enumerate(parts) if part is ...)
+    missing = len(shape) - (len(parts) - 1)
+    if missing < 0:
+        raise IndexError(f"{len(parts) - 1} indices for {len(shape)} axes")
+    parts[gap : gap + 1] = [slice(None)] * missing
+    return tuple(
+        range(length)[part] if isinstance(part, slice) else _position(part, axis, length)
+        for axis, (part, length) in enumerate(zip(parts, shape, strict=True))
+    )
+
+
+def _position(part: Any, axis: int, length: int) -> int:
+    from operator import index as whole
+
+    try:
+        position = whole(part)
+    except TypeError:
+        raise IndexError(f"{part!r} is no basic index; take .value and index that") from None
+    if isinstance(part, bool) or not -length <= position < length:
+        raise IndexError(f"index {part!r} is out of bounds for axis {axis} of length {length}")
+    return position % length

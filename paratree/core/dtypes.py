@@ -16,17 +16,12 @@ BITS = {  # name -> bits a value
     "float8_e5m2fnuz": 8, "float8_e8m0fnu": 8, "float4_e2m1fn": 4, "float6_e2m3fn": 6, "float6_e3m2fn": 6,
 }  # fmt: skip
 
-_OF_ML_DTYPES = frozenset(name for name in BITS if name.startswith(("bfloat", "float8", "float6", "float4")))
+_OF_ML_DTYPES = frozenset(name for name in BITS if "_" in name or name == "bfloat16")
 
 
 def is_known(name: str) -> bool:
     """Tell whether NumPy, with ml_dtypes, can hold values of the dtype called ``name``."""
     return name in BITS
-
-
-def is_number(name: str) -> bool:
-    """Tell whether ``name`` is a floating or complex type, as trained values are."""
-    return "float" in name or "complex" in name
 
 
 def nbytes(size: int, name: str) -> int:
@@ -43,3 +38,20 @@ def numpy_dtype(name: str) -> np.dtype[Any]:
 
         return np.dtype(getattr(ml_dtypes, name))
     return np.dtype(name)
+
+
+_OF_NUMPY_CODE = {
+    "b1": "bool", "i1": "int8", "i2": "int16", "i4": "int32", "i8": "int64",
+    "u1": "uint8", "u2": "uint16", "u4": "uint32", "u8": "uint64",
+    "f2": "float16", "f4": "float32", "f8": "float64", "c8": "complex64", "c16": "complex128",
+}  # fmt: skip
+
+
+def from_numpy_code(code: str) -> tuple[str, bool] | None:
+    """Return the name of a dtype and whether it is big-endian, from NumPy's code for it.
+
+    >>> from_numpy_code(">f4"), from_numpy_code("|O")
+    (('float32', True), None)
+    """
+    name = _OF_NUMPY_CODE.get(code[1:])
+    return None if name is None or code[:1] not in "<>|=" else (name, code[0] == ">")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from paratree.core.dtypes import is_number
-
 PARAMETER, BUFFER, STATE, OTHER = KINDS = ("parameter", "buffer", "state", "other")
 
 _ROLES = {  # last segment of a name -> role; torch, Gluon, Keras, Flax and Haiku words
@@ -62,6 +60,6 @@ def kind_of(name: str, dtype: str) -> str:
     """
     if role_of(name) in _BUFFER_ROLES:
         return BUFFER
-    if not is_number(dtype) and split(name)[-1] not in _TRAINED_INTEGERS and dtype != "object":
+    if dtype.startswith(("int", "uint", "bool")) and split(name)[-1] not in _TRAINED_INTEGERS:
         return BUFFER
     return PARAMETER

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from math import prod
 
-from paratree.core.array import Storage, contiguous, normal_strides
+from paratree.core.array import Storage, basic_index, contiguous, normal_strides
 from paratree.core.dtypes import BITS, nbytes, numpy_dtype
 from paratree.core.errors import CorruptFileError
 
@@ -29,7 +29,7 @@ def check_shape(shape: Sequence[object], source: Source, member: str | None) -> 
     """Return ``shape`` as a tuple of lengths that NumPy can hold.
 
     Raises:
-        CorruptFileError: a length is not a whole number >= 0, or there are too many, or their product overflows.
+        CorruptFileError: a length is no whole number >= 0, there are too many, or their product overflows.
     """
     if len(shape) > MOST_AXES:
         raise _fault(source, member, f"{len(shape)} axes are claimed; NumPy holds at most {MOST_AXES}")
@@ -115,6 +115,11 @@ class FileArray:
         self._flags = (big_endian, conjugate, negative)
 
     @property
+    def nbytes(self) -> int:
+        """Bytes of the values without gaps."""
+        return nbytes(prod(self.shape), self.dtype)
+
+    @property
     def storage(self) -> Storage:
         """The bytes, with what is done to them on reading: a conjugate view is another array."""
         return Storage((self.source.key, self._flags), self.offset, self.strides)
@@ -173,7 +178,7 @@ class FileArray:
         if bits < 8:
             return self._packed(first, count, bits).view(dtype)
         raw = np.empty(count * bits // 8, np.uint8)
-        self.source.readinto(memoryview(raw), self.offset + first * bits // 8)
+        self.source.readinto(raw.data, self.offset + first * bits // 8)
         if self._flags[0] and bits > 8:
             part = {"complex64": 4, "complex128": 8}.get(self.dtype, bits // 8)
             raw = raw.view(f"u{part}").byteswap().view(np.uint8)
@@ -185,7 +190,7 @@ class FileArray:
 
         start, stop = first * bits // 8, nbytes(first + count, self.dtype)
         raw = np.empty(stop - start, np.uint8)
-        self.source.readinto(memoryview(raw), self.offset + start)
+        self.source.readinto(raw.data, self.offset + start)
         skipped = first * bits - start * 8
         ones = np.unpackbits(raw, bitorder="little")[skipped : skipped + count * bits].reshape(count, bits)
         return np.packbits(ones, axis=1, bitorder="little").reshape(count)
@@ -195,40 +200,15 @@ def _basic(
     index: Index, shape: tuple[int, ...], strides: tuple[int, ...]
 ) -> tuple[int, tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
     """Return start, lengths, strides and dropped axes of a basic index."""
-    parts = list(index) if isinstance(index, tuple) else [index]
-    if sum(part is ... for part in parts) > 1:
-        raise IndexError("an index has at most one Ellipsis")
-    if not any(part is ... for part in parts):
-        parts.append(...)
-    gap = next(i for i, part in enumerate(parts) if part is ...)
-    missing = len(shape) - (len(parts) - 1)
-    if missing < 0:
-        raise IndexError(f"{len(parts) - 1} indices for {len(shape)} axes")
-    parts[gap : gap + 1] = [slice(None)] * missing
     start, lengths, steps, dropped = 0, [], [], []
-    for axis, (part, length, stride) in enumerate(zip(parts, shape, strides, strict=True)):
-        if isinstance(part, slice):
-            chosen = range(length)[part]
-            first, count, step = chosen.start, len(chosen), chosen.step
-        else:
-            first, count, step = _position(part, axis, length), 1, 1
+    for axis, (part, stride) in enumerate(zip(basic_index(index, shape), strides, strict=True)):
+        places = part if isinstance(part, range) else range(part, part + 1)
+        if isinstance(part, int):
             dropped.append(axis)
-        start += first * stride if count else 0
-        lengths.append(count)
-        steps.append(step * stride)
+        start += places.start * stride if places else 0
+        lengths.append(len(places))
+        steps.append(places.step * stride)
     return start, tuple(lengths), tuple(steps), tuple(dropped)
-
-
-def _position(part: Any, axis: int, length: int) -> int:
-    from operator import index as whole
-
-    try:
-        position = whole(part)
-    except TypeError:
-        raise IndexError(f"{part!r} is no basic index; take .value and index that") from None
-    if isinstance(part, bool) or not -length <= position < length:
-        raise IndexError(f"index {part!r} is out of bounds for axis {axis} of length {length}")
-    return position % length
 
 
 def _fault(source: Source, member: str | None, reason: str) -> CorruptFileError:

@@ -34,7 +34,6 @@ class Source(Protocol):
 
     def readinto(self, view: memoryview, offset: int) -> None:
         """Fill ``view`` with the bytes from ``offset``; the caller has checked that they exist."""
-        ...
 
 
 def read(source: Source, offset: int, length: int) -> bytes:
@@ -58,7 +57,7 @@ def read(source: Source, offset: int, length: int) -> bytes:
 class LocalFile:
     """One open file. It stays what it was if another file takes its path; if it changes, reads fail."""
 
-    member = None
+    member: str | None = None
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = os.fspath(path)
@@ -69,7 +68,8 @@ class LocalFile:
                 self._descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
         except (FileNotFoundError, NotADirectoryError):
             raise SourceNotFoundError(
-                f"{printable(self.path)}: no such file or folder; paratree opens local paths and never looks one up online"
+                f"{printable(self.path)}: no such file or folder; "
+                "paratree opens local paths and never looks one up online"
             ) from None
         except ValueError as error:  # a NUL in the path
             raise SourceNotFoundError(f"{printable(self.path)}: not a path: {error}") from None

@@ -50,16 +50,16 @@ class Member:
         return Inflated(self)
 
     def bytes(self) -> bytes:
-        """Return the whole member, checked by its CRC-32; for headers and small parts, not for arrays."""
-        import zlib
-
+        """Return the whole member; for headers and small parts, not for arrays."""
         source = self.source()
-        data = read(source, 0, source.size)
-        if zlib.crc32(data) != self.crc:
-            raise CorruptFileError(
-                self.file.path, "its CRC-32 is not the recorded one", offset=self.offset, member=self.name
-            )
-        return data
+        return read(source, 0, source.size)
+
+    def verified(self) -> Source:
+        """Return the member's bytes as a source that checks the CRC-32 whenever its end is read.
+
+        Not for torch's files: torch can be told to write none.
+        """
+        return Verified(self.source(), self.crc)
 
     def locate(self) -> int:
         """Check the local header against the directory and return where the member ends."""
@@ -93,7 +93,8 @@ class Inflated:
     """The bytes of a deflated member; each read inflates from its start, keeping only what is asked for."""
 
     def __init__(self, member: Member) -> None:
-        self.path, self.member, self.size = member.file.path, member.name, member.size
+        self.path, self.size = member.file.path, member.size
+        self.member: str | None = member.name
         self.key = (member.file.key, member.offset, "inflated")
         self._packed = Window(member.file, member.offset, member.compressed, member.name)
         if self.size > _MOST_RATIO * max(member.compressed, 1):
@@ -144,6 +145,28 @@ class Inflated:
                 f"the deflate stream ends after {position} of {self.size} bytes",
                 member=self.member,
             )
+
+
+class Verified:
+    """A source whose CRC-32 is checked when a read reaches its end from near its start."""
+
+    def __init__(self, source: Source, crc: int) -> None:
+        self.path, self.member, self.size, self.key = source.path, source.member, source.size, source.key
+        self._source, self._crc = source, crc
+
+    def readinto(self, view: memoryview, offset: int) -> None:
+        """Fill ``view`` from ``offset``.
+
+        Raises:
+            CorruptFileError: all was read, and it is not what was written.
+        """
+        import zlib
+
+        self._source.readinto(view, offset)
+        if offset <= _CHUNK and offset + len(view) == self.size:
+            before = read(self._source, 0, offset)
+            if zlib.crc32(view, zlib.crc32(before)) != self._crc:
+                raise CorruptFileError(self.path, "its CRC-32 is not the recorded one", member=self.member)
 
 
 def archive(file: LocalFile) -> dict[str, Member] | None:

@@ -1,0 +1,277 @@
+"""What torch's pickles say of tensors: storages, rebuild functions, dtypes; nothing is rebuilt.
+
+Source: the functions of ``torch._utils`` and ``torch._tensor`` that torch's pickles name (2.13).
+"""
+
+from __future__ import annotations
+
+from paratree.core.array import RefusedArray
+from paratree.core.dtypes import BITS, from_numpy_code
+from paratree.files.array import file_array
+from paratree.files.local import Memory, Source
+from paratree.files.pickled import Global, Opaque
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from paratree.core.array import LazyArray
+
+_OF_STORAGE = {  # class of a storage, less "Storage" -> dtype
+    "Double": "float64", "Float": "float32", "Half": "float16", "BFloat16": "bfloat16", "Long": "int64",
+    "Int": "int32", "Short": "int16", "Char": "int8", "Byte": "uint8", "Bool": "bool", "Untyped": "uint8",
+    "ComplexDouble": "complex128", "ComplexFloat": "complex64", "ComplexHalf": "complex32",
+    "QInt8": "qint8", "QUInt8": "quint8", "QInt32": "qint32", "QUInt4x2": "quint4x2", "QUInt2x4": "quint2x4",
+}  # fmt: skip
+_OTHER_WIDTHS = {  # dtypes of torch that NumPy cannot hold -> bytes a value
+    "complex32": 4, "qint8": 1, "quint8": 1, "qint32": 4, "quint4x2": 1, "quint2x4": 1,
+    "float4_e2m1fn_x2": 1, "bits8": 1, "bits16": 2, "bits1x8": 1, "bits2x4": 1, "bits4x2": 1,
+}  # fmt: skip
+_WORDS = {"double": "float64", "float": "float32", "half": "float16", "long": "int64", "int": "int32"}
+
+
+class StorageRecord:
+    """A storage that a pickle refers to by a persistent id."""
+
+    __slots__ = ("dtype", "first", "key", "size")
+
+    def __init__(self, key: str, dtype: str, size: int, first: int = 0) -> None:
+        self.key, self.dtype, self.size, self.first = key, dtype, size, first
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes a value."""
+        return width(self.dtype)
+
+
+class TensorRecord:
+    """A tensor as a pickle describes it: where it begins in which storage, shape and strides in values."""
+
+    __slots__ = ("conjugate", "dtype", "negative", "offset", "parameter", "problem", "shape", "storage", "strides",
+                 "trainable")  # fmt: skip
+
+    def __init__(
+        self, storage: StorageRecord | None, offset: Any, shape: Any, strides: Any, dtype: str | None = None
+    ) -> None:
+        self.storage, self.offset, self.shape, self.strides = (
+            storage,
+            _count(offset),
+            _tuple(shape),
+            _tuple(strides),
+        )
+        self.dtype = dtype or (storage.dtype if storage else "unknown")
+        self.conjugate = self.negative = self.parameter = False
+        self.trainable: bool | None = None
+        self.problem: str | None = None
+
+
+def width(dtype: str) -> int:
+    """Return the bytes a value of a torch dtype takes in a storage.
+
+    Raises:
+        ValueError: torch has no such dtype.
+    """
+    if dtype in BITS:
+        return BITS[dtype] // 8
+    if dtype in _OTHER_WIDTHS:
+        return _OTHER_WIDTHS[dtype]
+    raise ValueError(f"torch has no dtype {dtype[:40]}")
+
+
+def storage_dtype(kind: object) -> str:
+    """Return the dtype of a storage class, as ``torch.FloatStorage``, or of a dtype itself."""
+    if not isinstance(kind, Global):
+        raise TypeError("a storage has no type")
+    if kind.name.endswith("Storage"):
+        return _OF_STORAGE[kind.name.removesuffix("Storage").removeprefix("_")]
+    return dtype_name(kind)
+
+
+def dtype_name(kind: object) -> str:
+    """Return the name of a dtype such as ``torch.float32``."""
+    if not isinstance(kind, Global):
+        raise TypeError("a dtype is expected")
+    return _WORDS.get(kind.name, kind.name)
+
+
+def interpret(target: Global, args: tuple[Any, ...]) -> Any:
+    """Return the record that stands for what a function of torch would return, or ``NotImplemented``."""
+    rebuild = _REBUILD.get(target.name) if target.module.partition(".")[0] == "torch" else None
+    return NotImplemented if rebuild is None else rebuild(args)
+
+
+def _tensor(args: tuple[Any, ...]) -> TensorRecord:
+    storage, offset, shape, strides, *rest = args
+    if not isinstance(storage, StorageRecord):
+        raise TypeError("a tensor has no storage")
+    record = TensorRecord(storage, offset, shape, strides)
+    record.trainable = True if rest and rest[0] is True else None
+    if len(rest) > 2:
+        _apply_bits(record, rest[2])
+    return record
+
+
+def _tensor_v3(args: tuple[Any, ...]) -> TensorRecord:
+    storage, offset, shape, strides, trainable, _hooks, dtype, *rest = args
+    if not isinstance(storage, StorageRecord):
+        raise TypeError("a tensor has no storage")
+    record = TensorRecord(storage, offset, shape, strides, dtype_name(dtype))
+    record.trainable = True if trainable is True else None
+    if rest:
+        _apply_bits(record, rest[0])
+    return record
+
+
+def _apply_bits(record: TensorRecord, metadata: Any) -> None:
+    if isinstance(metadata, dict):
+        record.conjugate, record.negative = metadata.get("conj") is True, metadata.get("neg") is True
+
+
+def _parameter(args: tuple[Any, ...]) -> Any:
+    data, trainable, *_ = args
+    if isinstance(data, TensorRecord):
+        again = TensorRecord(data.storage, data.offset, data.shape, data.strides, data.dtype)
+        again.conjugate, again.negative, again.problem = data.conjugate, data.negative, data.problem
+        again.parameter, again.trainable = True, bool(trainable)
+        return again
+    return data
+
+
+def _quantized(args: tuple[Any, ...]) -> TensorRecord:
+    record = _tensor(args[:4])
+    record.problem = f"quantised ({record.dtype}): NumPy has no such dtype; dequantise it in torch"
+    return record
+
+
+def _sparse(args: tuple[Any, ...]) -> TensorRecord:
+    layout, data = args[:2]
+    shape = next((part for part in reversed(data) if isinstance(part, tuple)), ())
+    values = next((part for part in reversed(data) if isinstance(part, TensorRecord)), None)
+    record = TensorRecord(None, 0, shape, (), values.dtype if values else None)
+    record.problem = f"sparse ({layout}): it has no dense values; make it dense in torch"
+    return record
+
+
+def _without_storage(args: tuple[Any, ...]) -> TensorRecord:
+    dtype, shape = args[:2]
+    record = TensorRecord(None, 0, shape, (), dtype_name(dtype))
+    record.problem = "on the meta device: it was saved without values"
+    return record
+
+
+def _subclass(args: tuple[Any, ...]) -> Any:
+    function, _type, inner, *_ = args
+    return (
+        interpret(function, inner)
+        if isinstance(function, Global) and isinstance(inner, tuple)
+        else NotImplemented
+    )
+
+
+_REBUILD: dict[str, Callable[[tuple[Any, ...]], Any]] = {
+    "_rebuild_tensor": _tensor, "_rebuild_tensor_v2": _tensor, "_rebuild_tensor_v3": _tensor_v3,
+    "_rebuild_parameter": _parameter, "_rebuild_parameter_with_state": _parameter,
+    "_rebuild_qtensor": _quantized, "_rebuild_sparse_tensor": _sparse, "_rebuild_sparse_csr_tensor": _sparse,
+    "_rebuild_meta_tensor_no_storage": _without_storage,
+    "_rebuild_from_type": _subclass, "_rebuild_from_type_v2": _subclass,
+    "_rebuild_device_tensor_from_numpy": lambda args: args[0],
+    "_rebuild_device_tensor_from_cpu_tensor": lambda args: args[0],
+    "Size": lambda args: _tuple(args[0]) if args else (), "device": lambda args: ":".join(map(str, args)),
+    "_get_layout": lambda args: str(args[0]), "restore_type_tag": lambda args: args[0],
+    "build_intlist": lambda args: args[0], "build_doublelist": lambda args: args[0],
+    "build_boollist": lambda args: args[0], "build_tensorlist": lambda args: args[0],
+}  # fmt: skip
+
+
+def array_of(record: TensorRecord, source: Source | None, member: str, big_endian: bool) -> LazyArray:
+    """Describe the array of a tensor whose storage lies in ``source``."""
+    if source is None or record.storage is None or record.problem or record.dtype not in BITS:
+        problem = record.problem or f"NumPy has no dtype {record.dtype}; convert it in torch"
+        return RefusedArray(record.shape, record.dtype, f"{member}: {problem}")
+    return file_array(
+        source,
+        (record.storage.first * record.storage.itemsize) + record.offset * width(record.dtype),
+        record.shape,
+        record.dtype,
+        strides=record.strides,
+        big_endian=big_endian,
+        conjugate=record.conjugate,
+        negative=record.negative,
+        member=member,
+    )
+
+
+# NumPy arrays and scalars inside the pickle
+
+
+def is_numpy_array(value: object) -> bool:
+    """Tell whether an opaque object is a NumPy array, whose bytes are in its state."""
+    return isinstance(value, Opaque) and value.target.module in _NUMPY and value.target.name == "_reconstruct"
+
+
+def numpy_array(value: Opaque, source: Source, member: str) -> LazyArray:
+    """Describe a NumPy array that a pickle holds: state is version, shape, dtype, Fortran order, bytes."""
+    match value.state:
+        case (int(), tuple(shape), Opaque() as dtype, fortran, raw) if isinstance(raw, bytes | str | list):
+            pass
+        case _:
+            return RefusedArray((None,), "unknown", f"{member}: the NumPy array has no state that is known")
+    known = from_numpy_code(_code(dtype))
+    if known is None or isinstance(raw, list):
+        return RefusedArray(
+            shape, "object", f"{member}: NumPy objects are not read: that would run their pickles"
+        )
+    data = raw if isinstance(raw, bytes) else raw.encode("latin-1")
+    strides = None
+    if fortran and len(shape) > 1:
+        steps = [1]
+        for length in shape[:-1]:
+            steps.append(steps[-1] * max(length, 1))
+        strides = steps
+    memory = Memory(data, source.path, source.member)
+    return file_array(memory, 0, shape, known[0], strides=strides, big_endian=known[1], member=member)
+
+
+def plain_value(value: Opaque) -> Any:
+    """Return the plain value of a NumPy scalar or dtype, or the opaque object itself."""
+    if value.target.module == "numpy" and value.target.name == "dtype" and value.args:
+        return f"dtype({value.args[0]})"
+    if value.target.module in _NUMPY and value.target.name == "scalar":
+        match value.args:
+            case (Opaque() as dtype, bytes() | str() as raw):
+                return _scalar(_code(dtype), raw if isinstance(raw, bytes) else raw.encode("latin-1"), value)
+    return value
+
+
+def _scalar(code: str, raw: bytes, otherwise: Opaque) -> Any:
+    import struct
+
+    formats = {"f8": "d", "f4": "f", "f2": "e", "i8": "q", "i4": "i", "i2": "h", "i1": "b",
+               "u8": "Q", "u4": "I", "u2": "H", "u1": "B", "b1": "?"}  # fmt: skip
+    form = formats.get(code[1:])
+    if form is None or struct.calcsize("<" + form) != len(raw):
+        return otherwise
+    return struct.unpack((">" if code[0] == ">" else "<") + form, raw)[0]
+
+
+def _code(dtype: Opaque) -> str:
+    """Return a dtype's code with its byte order, as ``"<f4"``."""
+    word = dtype.args[0] if dtype.args and isinstance(dtype.args[0], str) else "?"
+    order = dtype.state[1] if isinstance(dtype.state, tuple) and len(dtype.state) > 1 else "<"
+    return word if word[:1] in "<>|=" else f"{order if order in ('<', '>', '|') else '<'}{word}"
+
+
+_NUMPY = ("numpy.core.multiarray", "numpy._core.multiarray")
+
+
+def _count(value: Any) -> int:
+    if type(value) is not int or value < 0:
+        raise ValueError(f"{str(value)[:40]} is no offset")
+    return value
+
+
+def _tuple(value: Any) -> tuple[Any, ...]:
+    if not isinstance(value, tuple | list):
+        raise TypeError("a shape is no tuple")
+    return tuple(value)
