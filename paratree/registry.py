@@ -6,7 +6,7 @@ import os
 from functools import cache
 from importlib import import_module
 
-from paratree.core.errors import SourceNotFoundError, UnknownSourceError, printable
+from paratree.core.errors import UnknownSourceError, printable
 from paratree.files.local import LocalFile, folder_entries
 
 TYPE_CHECKING = False
@@ -87,9 +87,11 @@ def find_format(file: LocalFile) -> Format:
     for module in _third_party("paratree.formats", _names("formats")).values():
         if module.sniff(file):
             return module  # type: ignore[no-any-return]
-    what = "an empty file" if not file.size else f"begins with {printable(repr(file.head[:8]))[1:]}"
+    what = f"begins with {printable(repr(file.head[:8]))[1:]}" if file.size else "an empty file"
+    named = next((m.NAME for m in known_formats().values() if file.path.endswith(m.SUFFIXES)), None)
     raise UnknownSourceError(
-        f"{printable(file.path)}: {what}, which is none of: {', '.join(_names('formats'))}; see 'paratree formats'"
+        f"{printable(file.path)}: {what}, "
+        + (f"and a {named} file does not; fetch it again" if named else "no format known; see 'paratree formats'")
     )
 
 

@@ -36,7 +36,8 @@ def numpy_dtype(name: str) -> np.dtype[Any]:
     if name in _OF_ML_DTYPES:
         import ml_dtypes
 
-        return np.dtype(getattr(ml_dtypes, name))
+        extended: np.dtype[Any] = np.dtype(getattr(ml_dtypes, name))
+        return extended
     return np.dtype(name)
 
 

@@ -21,10 +21,10 @@ _MOST_SEARCHED = 2_000
 
 
 def printable(text: str) -> str:
-    """Return ``text`` with every character that a terminal could act on escaped.
+    r"""Return ``text`` with every character that a terminal could act on escaped.
 
-    >>> printable("a\\x1b[31m")
-    'a\\\\x1b[31m'
+    >>> printable("a\x1b[31m")
+    'a\\x1b[31m'
     """
     if text.isprintable():
         return text

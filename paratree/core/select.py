@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 _LONGEST_RANGE = 100_000
 _BREAK = re.compile(r"\{[^{}]*\}|\[[^]]+\]|[./]")
+_CHARACTERS = re.compile("(.)-(.)|.", re.DOTALL)
 _TOKEN = re.compile(r"\*|\?|\[[^]]+\]|\{(-?\d+)\.\.(-?\d+)\}|\{([^{}]*)\}")
 
 
@@ -99,11 +100,22 @@ def _token(token: re.Match[str]) -> str:
     if text == "?":
         return "[^.]"
     if text[0] == "[":
-        body = text[1:-1].replace("\\", r"\\")
-        return "[" + ("^" + body[1:] if body[0] == "!" else body) + "]"
+        return _bracket(text)
     low, high, options = token.groups()
     if options is not None:
         return "(?:" + "|".join(_segment(option) for option in options.split(",")) + ")"
     if not 0 <= int(high) - int(low) <= _LONGEST_RANGE:
         raise ValueError(f"selector {text}: the range is empty or longer than {_LONGEST_RANGE}")
     return "(?:" + "|".join(map(str, range(int(low), int(high) + 1))) + ")"
+
+
+def _bracket(text: str) -> str:
+    """Translate ``[ab]``, ``[a-z]`` or ``[!a]``: characters, of which none separates segments."""
+    negated = text[1] == "!" and len(text) > 3
+    pieces = []
+    for found in _CHARACTERS.finditer(text[1 + negated : -1]):
+        low, high = found.groups()
+        if low is not None and low > high:
+            raise ValueError(f"selector {text}: the range {found.group()} runs backwards")
+        pieces.append(re.escape(found.group()) if low is None else f"{re.escape(low)}-{re.escape(high)}")
+    return rf"(?!\.)[{'^' if negated else ''}{''.join(pieces)}]"

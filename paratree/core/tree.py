@@ -147,7 +147,7 @@ class Origin:
         source: path, or the class of the live object.
         format: name of the format or framework.
         meta: plain values that stand beside the parameters: epoch, learning rate, configuration.
-        notes: what a reader of the tree should know, a sentence each: what was not understood, what was skipped.
+        notes: what one should know, a sentence each: what was not understood, what was skipped.
     """
 
     __slots__ = ("_closers", "format", "meta", "notes", "source")
@@ -254,6 +254,8 @@ class ParamTree(Mapping[str, Param]):
         """
         if isinstance(name, int):
             return tuple(self.children.values())[name]
+        if not isinstance(name, str):
+            raise TypeError(f"look up a name or a position, not a {type(name).__name__}")
         if (found := self._find(name)) is None:
             raise NoSuchParamError(name, self._params, self.source)
         return found
@@ -262,7 +264,7 @@ class ParamTree(Mapping[str, Param]):
         if (param := self._params.get(name)) is not None:
             return param
         if self._lookup is None:
-            self._lookup = {n.replace("/", "."): n for n in reversed(self._params) if "/" in n}
+            self._lookup = {n.replace("/", "."): n for n in reversed(list(self._params)) if "/" in n}
         dotted = name.replace("/", ".")
         if dotted in self._params:
             return self._params[dotted]
@@ -284,9 +286,10 @@ class ParamTree(Mapping[str, Param]):
         if self._children is None:
             below: dict[str, dict[str, Param] | Param] = {}
             for name, param in self._params.items():
-                head, _, rest = name.replace("/", ".").partition(".")
-                group = below.setdefault(head, {}) if rest else below.setdefault(head, param)
-                if isinstance(group, dict):
+                head, dot, _ = name.replace("/", ".").partition(".")
+                if not dot:
+                    below[head] = param
+                elif isinstance(group := below.setdefault(head, {}), dict):
                     group[name[len(head) + 1 :]] = param
             self._children = {
                 head: self._at(head, group) if isinstance(group, dict) else group
@@ -363,7 +366,7 @@ class ParamTree(Mapping[str, Param]):
 
     @property
     def ties(self) -> tuple[tuple[str, ...], ...]:
-        """Groups of two or more names that are one parameter, proven by its storage; never by equal values."""
+        """Groups of two or more names that are one parameter: by their storage, never by equal values."""
         if self._ties is None:
             from paratree.core.totals import tied_groups
 

@@ -74,6 +74,8 @@ def file_array(
     steps = contiguous(lengths) if strides is None else check_shape(strides, source, name)
     if len(steps) != len(lengths):
         raise _fault(source, name, f"{len(steps)} strides are given for {len(lengths)} axes")
+    if negative and dtype == "bool":
+        raise _fault(source, name, "booleans are said to be stored negated, which they cannot be")
     span = 0 if 0 in lengths else 1 + sum((n - 1) * s for n, s in zip(lengths, steps, strict=True))
     needed, left = nbytes(span, dtype), max(source.size - offset, 0)
     if offset < 0 or needed > left:
@@ -140,9 +142,12 @@ class FileArray:
             values.reshape(tuple(n for i, n in enumerate(lengths) if i not in dropped)) if dropped else values
         )
         _, conjugate, negative = self._flags
-        if conjugate:
-            values = values.conj()
-        return -values if negative else values
+        if not conjugate and not negative:
+            return values
+        import numpy as np
+
+        values = values.conj() if conjugate else values
+        return np.asarray(-values if negative else values)  # NumPy makes a scalar of a result without axes
 
     def _region(self, start: int, lengths: tuple[int, ...], strides: tuple[int, ...]) -> np.ndarray[Any, Any]:
         """Read a strided region, given in values; in one piece unless most of the piece is not wanted."""
@@ -158,12 +163,12 @@ class FileArray:
             flat = self._flat(low, count)
             if normal_strides(lengths, strides) is None:
                 return flat.reshape(lengths)
-            return np.lib.stride_tricks.as_strided(
-                flat[start - low :],
-                lengths,
-                tuple(s * flat.itemsize for s in strides),
-                writeable=wanted == prod(lengths),
-            )
+            steps = tuple(s * flat.itemsize for s in strides)
+            place = (start - low) * flat.itemsize
+            # as_strided does not know the dtypes of ml_dtypes: "data type '<f1' not understood" (NumPy 2.4)
+            view = np.ndarray(lengths, flat.dtype, flat.view(np.uint8), place, steps)
+            view.flags.writeable = wanted == prod(lengths)
+            return view
         outer = max(range(len(lengths)), key=lambda axis: abs(reach[axis]))
         rest, rest_strides = lengths[:outer] + lengths[outer + 1 :], strides[:outer] + strides[outer + 1 :]
         pieces = [self._region(start + i * strides[outer], rest, rest_strides) for i in range(lengths[outer])]

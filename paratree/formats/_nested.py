@@ -125,11 +125,14 @@ class Nested:
     def _dict(self, value: dict[Any, Any], path: tuple[str, ...], kind: str | None) -> Any:
         if {"state", "param_groups"} <= value.keys():
             kind = STATE
-        beside_model = any(key in _MODEL_KEYS for key in value)
+        beside_model = any(key in _MODEL_KEYS and isinstance(item, dict | Opaque) for key, item in value.items())
         kept = {}
         for key, item in value.items():
             name = key if isinstance(key, str) else _key_name(key)
-            plain = self._visit(item, (*path, name), kind or _kind_below(name, beside_model), None)
+            below = kind or _kind_below(name, beside_model)
+            if below is None and beside_model and self._is_array(item):
+                below = OTHER  # a loss curve beside the model, say
+            plain = self._visit(item, (*path, name), below, None)
             if plain is not _NOTHING:
                 kept[name] = plain
         return _NOTHING if value and not kept else kept
@@ -161,7 +164,7 @@ class Nested:
             of_name = None
             if declared is not None and self._is_array(item):
                 of_name = declared.get(name, OTHER)
-            self._visit(item, (*path, name), kind or of_name, None)
+            self._visit(item, (*path, name), kind or of_name, target)
         return _NOTHING
 
     def _module(self, value: Opaque, state: dict[Any, Any], path: tuple[str, ...], kind: str | None) -> Any:

@@ -156,7 +156,7 @@ def _sparse(args: tuple[Any, ...]) -> TensorRecord:
 def _without_storage(args: tuple[Any, ...]) -> TensorRecord:
     dtype, shape = args[:2]
     record = TensorRecord(None, 0, shape, (), dtype_name(dtype))
-    record.problem = "on the meta device: it was saved without values"
+    record.problem = "on the meta device: it was saved without values; save it from a real device"
     return record
 
 

@@ -30,17 +30,21 @@ READS = "every numeric dtype, both byte orders, stored and compressed"
 
 _MAGIC = b"\x93NUMPY"
 _LONGEST_HEADER = 10_000  # what numpy.load accepts by default
+_LONGEST_NUMBER = 20  # digits
 _HEADER = re.compile(
     r"\s*\{\s*'descr'\s*:\s*(?P<descr>'[^']*'|\[.*\]|\(.*\))\s*,"
     r"\s*'fortran_order'\s*:\s*(?P<fortran>True|False)\s*,"
     r"\s*'shape'\s*:\s*\((?P<shape>[0-9L,\s]*)\)\s*,?\s*\}\s*",
     re.DOTALL,
 )
-_REFUSALS = {
-    "O": "Python objects: reading them would run their pickles, and paratree never does",
-    "V": "a void type: the file does not say which; saved from bfloat16 or float8, it lost its name",
-    "U": "text, not numbers", "S": "text, not numbers", "M": "dates, not numbers", "m": "time spans, not numbers",
-}  # fmt: skip
+_REFUSALS = {  # letter of a dtype's code -> why it is not read
+    "O": "Python objects; reading them would run their pickles, which paratree never does",
+    "V": "a void type, as bfloat16 and float8 become in NumPy's files; save it in a format that names them",
+    "U": "text; paratree reads numbers",
+    "S": "text; paratree reads numbers",
+    "M": "dates; paratree reads numbers",
+    "m": "time spans; paratree reads numbers",
+}
 
 
 def sniff(file: LocalFile) -> bool:
@@ -76,13 +80,16 @@ def _array(source: Source, name: str) -> LazyArray:
     text, start = _header(source, name)
     if (found := _HEADER.fullmatch(text)) is None:
         raise CorruptFileError(source.path, "the header is not that of an array", offset=10, member=name)
-    lengths = [int(n.strip().rstrip("L")) for n in found["shape"].split(",") if n.strip()]
+    words = [n.strip().rstrip("L") for n in found["shape"].split(",") if n.strip()]
+    if any(not word.isdecimal() or len(word) > _LONGEST_NUMBER for word in words):
+        raise CorruptFileError(source.path, "a length in the shape is no number", offset=10, member=name)
+    lengths = [int(word) for word in words]
     shape = check_shape(lengths, source, name)
     code = found["descr"].strip("'")
     known = from_numpy_code(code)
     if known is None:
         letter = "V" if found["descr"][0] in "[(" else code[1:2] or "?"
-        why = _REFUSALS.get(letter, "a type that not every machine has")
+        why = _REFUSALS.get(letter, "a type that not every machine has; save it as float64")
         return RefusedArray(shape, "object" if letter == "O" else code[:40], f"{name}: {why}")
     strides = None
     if found["fortran"] == "True" and len(shape) > 1:

@@ -118,25 +118,23 @@ def _arrays(file: LocalFile, header: dict[str, Any], start: int) -> dict[str, Fi
 
 def _entry(file: LocalFile, name: str, entry: object) -> tuple[str, tuple[int, ...], int, int]:
     """Return dtype, shape, begin and end of a header entry."""
-    match entry:
-        case {"dtype": str(word), "shape": list(shape), "data_offsets": [int(low), int(high)]} if (
-            len(entry) == 3
-        ):
-            pass
-        case _:
-            raise CorruptFileError(
-                file.path, "its entry is not dtype, shape and two data_offsets", offset=8, member=name
-            )
+    if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
+        raise _entry_fault(file, name, "its entry is not dtype, shape and data_offsets")
+    word, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
+    if not isinstance(word, str) or not isinstance(shape, list) or not isinstance(offsets, list):
+        raise _entry_fault(file, name, "its dtype, shape or data_offsets is of a wrong type")
+    if len(offsets) != 2 or any(type(n) is not int for n in offsets) or not 0 <= offsets[0] <= offsets[1]:
+        raise _entry_fault(file, name, f"its data_offsets {str(offsets)[:60]} are no range")
     if word not in _DTYPES:
         raise CorruptFileError(
             file.path, f"the dtype {word[:40]} is not one of the specification", offset=8, member=name,
             advice="a newer paratree may know it",
         )  # fmt: skip
-    if type(low) is not int or type(high) is not int or not 0 <= low <= high:
-        raise CorruptFileError(
-            file.path, f"its data_offsets {low}, {high} are no range", offset=8, member=name
-        )
-    return _DTYPES[word], check_shape(shape, file, name), low, high
+    return _DTYPES[word], check_shape(shape, file, name), offsets[0], offsets[1]
+
+
+def _entry_fault(file: LocalFile, name: str, reason: str) -> CorruptFileError:
+    return CorruptFileError(file.path, reason, offset=8, member=name)
 
 
 def _model_order(arrays: dict[str, FileArray]) -> list[str]:

@@ -11,11 +11,12 @@ from __future__ import annotations
 from math import prod
 
 from paratree.core.errors import CorruptFileError
+from paratree.core.layout import TORCH, layout_of
 from paratree.core.names import OTHER, PARAMETER, join, kind_of
 from paratree.core.tree import Origin, Param, ParamTree
 from paratree.files.local import LocalFile, Source, Window, read
 from paratree.files.pickle import load
-from paratree.files.pickled import Opaque
+from paratree.files.pickled import Global, Opaque
 from paratree.files.shards import is_index, open_index
 from paratree.files.zip import Member, archive
 from paratree.formats._nested import Entry, Nested
@@ -272,7 +273,8 @@ class _Reader:
             trainable = found.trainable
             if found.parameter and kind is None:
                 kind = PARAMETER
-        return Param(name, array, kind or kind_of(name, array.dtype), trainable=trainable)
+        layout = None if entry.owner is None else _layout(entry.owner, entry.path[-1], len(array.shape))
+        return Param(name, array, kind or kind_of(name, array.dtype), trainable=trainable, layout=layout)
 
     def _array(self, name: str, found: Any, find: Callable[[str], Source | None]) -> LazyArray:
         if isinstance(found, Opaque):
@@ -308,6 +310,14 @@ class _Reader:
             notes.append(f"classes named by the file were not built, only their values read: {shown}{more}")
         origin = Origin(self.file.path, self.format, self.meta, notes, [self.file.close])
         return ParamTree(self.params, origin)
+
+
+def _layout(owner: Global, name: str, ndim: int) -> str | None:
+    """Return the layout of a parameter of a pickled module of ``torch.nn``, whose base classes are not known."""
+    if not owner.module.removeprefix("__torch__.").startswith("torch.nn."):
+        return None
+    norms = ("_NormBase",) if owner.name.startswith(("BatchNorm", "InstanceNorm", "SyncBatchNorm")) else ()
+    return layout_of(TORCH, (owner.name, *norms), name, ndim)
 
 
 def _is_array(value: Any) -> bool:

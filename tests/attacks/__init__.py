@@ -1,0 +1,1 @@
+"""Hostile and damaged files, made here: nothing binary is kept in the repository."""

@@ -1,0 +1,84 @@
+"""Runs the command line on a hostile file in a process of its own, under an audit hook, and measures it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+_RUNNER = Path(__file__).with_name("audited.py")
+MEMORY = 64 << 20  # bytes over the idle process
+SECONDS = 1.0  # of processor time over the idle process; wall time says more about the machine than about us
+
+
+class Case(NamedTuple):
+    """A bad file and its good twin, which differs in the one thing that is wrong."""
+
+    id: str
+    suffix: str
+    bad: object  # bytes, or a function that returns them
+    good: object
+    get: str = ""  # the parameter whose value is refused, when the file itself opens
+
+
+class Run(NamedTuple):
+    code: int
+    out: str
+    err: str
+    memory: int
+    seconds: float
+
+
+def run(libraries: tuple[str, ...], *args: str) -> Run:
+    """Run ``paratree`` with an audit hook that kills the process if anything from outside is executed."""
+    command = [sys.executable, str(_RUNNER), *(f"--with={name}" for name in libraries), *args]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, "PYTHONHASHSEED": "0"}
+    )
+    out, err = _drain(process)
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    return Run(
+        process.returncode,
+        out.decode(),
+        err.decode(),
+        usage.ru_maxrss * 1024,
+        usage.ru_utime + usage.ru_stime,
+    )
+
+
+def _drain(process: subprocess.Popen[bytes]) -> tuple[bytes, bytes]:
+    """Read both pipes; what is refused prints one line, so neither can fill while the other is read."""
+    assert process.stdout is not None and process.stderr is not None
+    return process.stdout.read(), process.stderr.read()
+
+
+@cache
+def idle(libraries: tuple[str, ...]) -> Run:
+    """Measure the process that only imports what a reader needs anyway."""
+    return run(libraries)
+
+
+def write(case: Case, which: str, folder: Path) -> Path:
+    """Write the bad or the good file of a case."""
+    content = getattr(case, which)
+    path = folder / f"{which}{case.suffix}"
+    path.write_bytes(content() if callable(content) else content)
+    return path
+
+
+def assert_refused(found: Run, path: Path, libraries: tuple[str, ...] = ()) -> None:
+    """One printable line that begins with the file, exit 2, little memory, little time."""
+    base = idle(libraries)
+    assert found.code == 2, found
+    assert found.out == "", found
+    lines = found.err.splitlines()
+    assert len(lines) == 1, found.err
+    assert lines[0].startswith(f"paratree: {path}"), lines[0]
+    assert lines[0].isprintable(), lines[0]
+    assert "; " in lines[0], "the line ends in what to do"
+    assert found.memory < base.memory + MEMORY, (found.memory, base.memory)
+    assert found.seconds < base.seconds + SECONDS, (found.seconds, base.seconds)

@@ -1,0 +1,118 @@
+"""Every hostile case is refused in one line, with little memory and time; every good twin opens."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+import paratree as pt
+from tests.attacks import cases_numpy, cases_safetensors, cases_torch
+from tests.attacks.harness import Case, assert_refused, run, write
+
+ALL = {
+    "safetensors": (cases_safetensors.CASES, ()),
+    "numpy": (cases_numpy.CASES, ("numpy", "ml_dtypes")),
+    "torch": (cases_torch.CASES, ("numpy", "ml_dtypes")),
+}
+EVERY = [
+    pytest.param(case, libraries, id=f"{f}-{case.id}")
+    for f, (cases, libraries) in ALL.items()
+    for case in cases
+]
+
+
+@pytest.mark.parametrize(("case", "libraries"), EVERY)
+def test_bad_is_refused(case: Case, libraries: tuple[str, ...], tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = write(case, "bad", tmp_path)
+    command = ("get", str(path), case.get) if case.get else ("show", str(path))
+    assert_refused(run(libraries, *command), path, libraries)
+    assert not (tmp_path / "evil").exists()
+
+
+@pytest.mark.parametrize(("case", "libraries"), EVERY)
+def test_good_twin_opens(case: Case, libraries: tuple[str, ...], tmp_path):
+    with pt.open(write(case, "good", tmp_path)) as tree:
+        for param in tree.values():
+            assert param.value.shape == param.shape
+
+
+@pytest.mark.parametrize("format", ALL)
+def test_there_are_enough_cases(format):
+    cases = [case.id for case in ALL[format][0]]
+    assert len(set(cases)) == len(cases) >= 25
+
+
+@pytest.mark.parametrize("format", ALL)
+@pytest.mark.parametrize("which", ["flip", "cut"])
+def test_nothing_but_our_errors_escapes(format, which, tmp_path):
+    """Flip every bit, and cut at every byte, of a good file: an error of ours, or a tree that reads."""
+    good = {"safetensors": cases_safetensors.GOOD, "numpy": cases_numpy.GOOD_ZIP, "torch": cases_torch.GOOD}[
+        format
+    ]
+    suffix = {"safetensors": ".safetensors", "numpy": ".npz", "torch": ".pt"}[format]
+    refused = 0
+    for place in range(len(good) * (8 if which == "flip" else 1)):
+        changed = bytearray(good)
+        if which == "flip":
+            changed[place // 8] ^= 1 << place % 8
+        else:
+            del changed[place:]
+        path = tmp_path / f"changed{suffix}"
+        path.write_bytes(changed)
+        try:
+            with pt.open(path) as tree:
+                for param in tree.values():
+                    if param.array.problem is None:
+                        assert param.value.shape == param.shape
+        except pt.ParatreeError as error:
+            refused += 1
+            assert str(error).isprintable()
+            assert str(path) in str(error)
+    assert refused > len(good) / 4
+
+
+def test_hostile_names_are_data(tmp_path):
+    """A path, markup and control characters in names are shown escaped and lead nowhere."""
+    case = next(case for case in cases_safetensors.CASES if case.id == "hostile-name")
+    path = write(case, "good", tmp_path)
+    found = run((), "show", str(path))
+    assert found.code == 0, found
+    assert "\x1b" not in found.out
+    assert "\u202e" not in found.out
+    assert json.loads(run((), "show", "--json", str(path)).out)["params"][0]["name"].endswith("etc/passwd")
+
+
+@pytest.mark.parametrize("name", ["nothing", "folder/nothing.pt", "org/model", "a\0b"])
+def test_no_such_path_is_never_looked_up(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(pt.SourceNotFoundError, match="never"):
+        pt.open(name)
+
+
+def test_empty_folder_and_odd_files(tmp_path):
+    for path in (tmp_path, tmp_path / "fifo"):
+        if path != tmp_path:
+            import os
+
+            os.mkfifo(path)
+        found = run((), "show", str(path))
+        assert_refused(found, path)
+
+
+def test_file_changed_while_open(tmp_path):
+    path = write(cases_torch.CASES[0], "good", tmp_path)
+    with pt.open(path) as tree:
+        path.write_bytes(path.read_bytes()[:-40])
+        with pytest.raises(pt.CorruptFileError, match="changed since it was opened"):
+            _ = tree["w"].value
+
+
+def test_file_replaced_while_open_stays_what_it_was(tmp_path):
+    path = write(cases_safetensors.CASES[0], "good", tmp_path)
+    with pt.open(path) as tree:
+        other = tmp_path / "other"
+        other.write_bytes(b"\xff" * path.stat().st_size)
+        other.replace(path)
+        assert tree["w"].value.tolist() == [0, 0, 0, 0]

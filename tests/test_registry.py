@@ -1,0 +1,102 @@
+"""Who opens what: bytes decide, folders, third parties, and errors that say what to do."""
+
+from __future__ import annotations
+
+import sys
+import types
+
+import pytest
+
+import paratree as pt
+from paratree import registry
+from tests.attacks.makers import npy, safetensors, torch_zip
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors", ".npy", ".ckpt", ".txt", ""])
+def test_the_suffix_proves_nothing(tmp_path, suffix):
+    for content, format in (
+        (safetensors(), "safetensors"),
+        (torch_zip(), "PyTorch zip"),
+        (npy(), "NumPy npy"),
+    ):
+        path = tmp_path / f"m{suffix}"
+        path.write_bytes(content)
+        assert pt.open(path).format == format
+
+
+def test_unknown_bytes(tmp_path):
+    path = tmp_path / "m.bin"
+    path.write_bytes(b"\x7fELF and more")
+    with pytest.raises(pt.UnknownSourceError, match=r"x7fELF.*fetch it again"):
+        pt.open(path)
+    path = tmp_path / "m.xyz"
+    path.write_bytes(b"\x1b[31m")
+    with pytest.raises(pt.UnknownSourceError, match="paratree formats") as caught:
+        pt.open(path)
+    assert str(caught.value).isprintable()
+
+
+def test_unknown_object():
+    with pytest.raises(pt.UnknownSourceError, match=r"builtins\.int: not a model of any of: .*torch"):
+        pt.open(3)
+
+
+def test_folder_with_one_file_or_a_conventional_one(tmp_path):
+    (tmp_path / "some.safetensors").write_bytes(safetensors())
+    (tmp_path / "readme.txt").write_text("nothing")
+    assert pt.open(tmp_path).source.endswith("some.safetensors")
+    (tmp_path / "pytorch_model.bin").write_bytes(torch_zip())
+    assert pt.open(tmp_path).source.endswith("pytorch_model.bin")
+    (tmp_path / "model.safetensors").write_bytes(safetensors())
+    assert pt.open(tmp_path).source.endswith("model.safetensors")
+
+
+def test_folder_with_several_files_asks(tmp_path):
+    for name in ("a.safetensors", "b.pt"):
+        (tmp_path / name).write_bytes(safetensors())
+    with pytest.raises(
+        pt.UnknownSourceError, match=r"2 files could be meant \(a\.safetensors, b\.pt\); name one"
+    ):
+        pt.open(tmp_path)
+
+
+def test_third_parties_add_and_never_replace(tmp_path, monkeypatch):
+    other = types.ModuleType("other")
+    other.NAME, other.SUFFIXES, other.FOLDER = "other", (".other",), ("*.other",)
+    other.sniff = lambda file: file.head.startswith(b"OTHER")
+    other.open = lambda file: "opened by other"
+    other.matches = lambda source: isinstance(source, set)
+
+    class Point:
+        def __init__(self, name):
+            self.name = name
+
+        def load(self):
+            return other
+
+    def points(group):
+        return [Point("other"), Point("safetensors")]
+
+    monkeypatch.setattr("importlib.metadata.entry_points", points)
+    registry._third_party.cache_clear()
+    try:
+        path = tmp_path / "m"
+        path.write_bytes(b"OTHER")
+        assert pt.open(path) == "opened by other"
+        path.write_bytes(safetensors())
+        assert pt.open(path).format == "safetensors"
+        monkeypatch.setattr(other, "open", lambda source: "a live other")
+        assert pt.open(set()) == "a live other"
+        assert registry.known_formats()["other"] is other
+    finally:
+        registry._third_party.cache_clear()
+
+
+def test_opening_imports_no_framework(tmp_path):
+    import subprocess
+
+    path = tmp_path / "m.pt"
+    path.write_bytes(torch_zip())
+    code = f"import paratree, sys; paratree.open({str(path)!r}); print(*sys.modules)"
+    loaded = subprocess.check_output([sys.executable, "-c", code], text=True).split()
+    assert not {"numpy", "torch", "h5py", "pickle", "zipfile", "rich"} & set(loaded)
