@@ -35,7 +35,7 @@ class Storage:
         return isinstance(other, Storage) and self._all == other._all
 
     def __hash__(self) -> int:
-        return hash(self._all)
+        return hash((self.key, self.offset))
 
     def __repr__(self) -> str:
         strides = "" if self.strides is None else f", strides {self.strides}"

@@ -38,6 +38,81 @@ TORCH: Table = {  # class of the layer -> name in the layer -> layout
 }  # fmt: skip
 
 
+_CONV = {n: f"{space} in out" for n, space in _SPACE.items()}
+_DEPTHWISE = {n: f"{space} in multiplier" for n, space in _SPACE.items()}
+_SEPARABLE = ("depthwise_kernel", "pointwise_kernel", "bias")
+_SCALED = {"gamma": "channel|*", "beta": "channel|*"}
+_RENORM = (
+    "gamma", "beta", "moving_mean", "moving_variance", "moving_stddev", "renorm_mean", "renorm_stddev",
+)  # fmt: skip
+_LSTM = {"kernel": "in gates", "recurrent_kernel": "hidden gates", "bias": "gates"}
+_GRU = _LSTM | {"bias": "gates|set gates"}  # reset_after keeps two biases
+_RNN = {"kernel": "in out", "recurrent_kernel": "hidden out", "bias": "out"}
+_CONV_LSTM = {
+    "kernel": "|".join(f"{space} in gates" for space in _SPACE.values()),
+    "recurrent_kernel": "|".join(f"{space} hidden gates" for space in _SPACE.values()),
+    "bias": "gates",
+}
+
+# Class of the layer -> name in the layer -> layouts by number of axes; "*" is any number, of no known layout.
+# The names of a class stand in the order in which Keras 3 saves them, with every option of the class on.
+KERAS: Table = {
+    "Dense": {"kernel": "in out", "bias": "out"},
+    "EinsumDense": {"kernel": "*", "bias": "*"},
+    "Embedding": {"embeddings": "vocabulary dimension"},
+    "ReversibleEmbedding": {
+        "embeddings": "vocabulary dimension", "reverse_embeddings": "dimension vocabulary",
+    },
+    **{f"Conv{n}D": {"kernel": _CONV[n], "bias": "out"} for n in _SPACE},
+    **{f"Conv{n}DTranspose": {"kernel": f"{space} out in", "bias": "out"} for n, space in _SPACE.items()},
+    **{f"DepthwiseConv{n}D": {"kernel": _DEPTHWISE[n], "bias": "out"} for n in (1, 2)},
+    **{
+        f"SeparableConv{n}D": dict(zip(_SEPARABLE, (_DEPTHWISE[n], _CONV[n], "out"), strict=True))
+        for n in (1, 2)
+    },
+    "BatchNormalization": dict.fromkeys(_RENORM, "channel"),
+    "LayerNormalization": _SCALED,
+    "GroupNormalization": _SCALED,
+    "RMSNormalization": {"scale": "channel|*"},
+    "SpectralNormalization": {"0": "*", "vector_u": "one out"},  # 0 is a copy of the kernel it wraps
+    "Normalization": {"mean": "*", "variance": "*", "count": "*"},
+    "PReLU": {"alpha": "channel|*"},
+    "Attention": {"scale": "*", "concat_score_weight": "*"},
+    "AdditiveAttention": {"scale": "channel"},
+    "MultiHeadAttention.in": {"kernel": "in head feature", "bias": "head feature"},
+    "MultiHeadAttention.out": {"kernel": "head feature out", "bias": "out"},
+    **dict.fromkeys(("LSTM", "LSTMCell"), _LSTM),
+    **dict.fromkeys(("GRU", "GRUCell"), _GRU),
+    **dict.fromkeys(("SimpleRNN", "SimpleRNNCell"), _RNN),
+    **dict.fromkeys(("ConvLSTM1D", "ConvLSTM2D", "ConvLSTM3D", "ConvLSTMCell"), _CONV_LSTM),
+    "SeedGenerator": {"seed_generator_state": "*"},
+}  # fmt: skip
+
+_HEADS = {
+    **dict.fromkeys(("query", "key", "value"), "MultiHeadAttention.in"),
+    "attention_output": "MultiHeadAttention.out",
+}
+_CONV_CELL = {"cell": "ConvLSTMCell"}
+KERAS_PARTS: Table = {  # class of a layer -> its sublayers in order -> class in KERAS, or "" if any
+    **dict.fromkeys(("MultiHeadAttention", "GroupQueryAttention", "GroupedQueryAttention"), _HEADS),
+    "Bidirectional": {"forward_layer": "", "backward_layer": ""},
+    "LSTM": {"cell": "LSTMCell"},
+    "GRU": {"cell": "GRUCell"},
+    "SimpleRNN": {"cell": "SimpleRNNCell"},
+    **dict.fromkeys(("ConvLSTM1D", "ConvLSTM2D", "ConvLSTM3D"), _CONV_CELL),
+}
+
+
+def keras_layout(layer: str, name: str, ndim: int) -> str | None:
+    """Return the layout of a variable of a Keras layer, or ``None`` if the table does not say.
+
+    >>> keras_layout("Conv2D", "kernel", 4), keras_layout("GRUCell", "bias", 2)
+    ('height width in out', 'set gates')
+    """
+    layouts = KERAS.get(layer, {}).get(name, "*").split("|")
+    return next((words for words in layouts if words != "*" and len(words.split()) == ndim), None)
+
+
 def layout_of(table: Table, classes: Iterable[str], name: str, ndim: int) -> str | None:
     """Return the layout of a layer's parameter, or ``None`` if its class is not in the table.
 

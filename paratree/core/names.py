@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 PARAMETER, BUFFER, STATE, OTHER = KINDS = ("parameter", "buffer", "state", "other")
 
 _ROLES = {  # last segment of a name -> role; torch, Gluon, Keras, Flax and Haiku words
@@ -40,13 +42,26 @@ def split(name: str) -> list[str]:
     return name.replace("/", ".").split(".")
 
 
+def last_segment(name: str) -> str:
+    """Return what stands behind the last separator of a name.
+
+    >>> last_segment("encoder/0.weight")
+    'weight'
+    """
+    return name[max(name.rfind("."), name.rfind("/")) + 1 :]
+
+
 def role_of(name: str) -> str | None:
     """Return the part a parameter plays in its layer, from its name, or ``None``.
 
     >>> role_of("dense_1.kernel"), role_of("lstm.weight_hh_l0"), role_of("cls_token")
     ('weight', 'recurrent_weight', None)
     """
-    last = split(name)[-1]
+    return _role_of_last(last_segment(name))
+
+
+@lru_cache(maxsize=1024)  # models have many names and few last segments
+def _role_of_last(last: str) -> str | None:
     if role := _ROLES.get(last) or _ROLES.get(last.lower()):
         return role
     return next((role for start, role in _RNN if last.startswith(start)), None)
@@ -60,6 +75,6 @@ def kind_of(name: str, dtype: str) -> str:
     """
     if role_of(name) in _BUFFER_ROLES:
         return BUFFER
-    if dtype.startswith(("int", "uint", "bool")) and split(name)[-1] not in _TRAINED_INTEGERS:
+    if dtype.startswith(("int", "uint", "bool")) and last_segment(name) not in _TRAINED_INTEGERS:
         return BUFFER
     return PARAMETER

@@ -36,35 +36,38 @@ def identity(param: Param) -> Hashable | None:
 
     An empty array is never tied: it has no memory that could change.
     """
-    storage = param.array.storage
-    if storage is None or param.size == 0:
+    array = param.array
+    storage = array.storage
+    if storage is None or 0 in array.shape:
         return None
-    return storage, param.array.shape, param.array.dtype
+    return storage, array.shape, array.dtype
 
 
 def tied_groups(params: Mapping[str, Param]) -> tuple[tuple[str, ...], ...]:
     """Return the groups of two or more names that share one identity, in order of first appearance."""
-    groups: dict[Hashable, list[str]] = {}
+    first_of: dict[Hashable, str] = {}
+    groups: dict[str, list[str]] = {}
     for name, param in params.items():
-        if (same := identity(param)) is not None:
-            groups.setdefault(same, []).append(name)
-    return tuple(tuple(names) for names in groups.values() if len(names) > 1)
+        if (same := identity(param)) is not None and (first := first_of.setdefault(same, name)) != name:
+            groups.setdefault(first, [first]).append(name)
+    return tuple(tuple(groups[first]) for first in first_of.values() if first in groups) if groups else ()
 
 
-def totals_by_kind(params: Iterable[Param]) -> dict[str, Total]:
-    """Return a total for every kind; a group tied across kinds counts once, under the kind met first."""
+def totals_by_kind(params: Mapping[str, Param], groups: Iterable[Iterable[str]]) -> dict[str, Total]:
+    """Return a total for every kind; a tied group counts once, under the kind of its first name."""
     totals = {kind: Total() for kind in KINDS}
-    seen = set()
-    for param in params:
+    group_of = {name: number for number, group in enumerate(groups) for name in group}
+    counted = set()
+    for name, param in params.items():
         total = totals[param.kind]
         size, nbytes = param.size, param.nbytes or 0
         total.names += 1
         total.unknown += size is None
         total.expanded_size += size or 0
         total.expanded_nbytes += nbytes
-        same = identity(param)
-        if same is None or same not in seen:
-            seen.add(same)
+        group = group_of.get(name)
+        if group is None or group not in counted:
+            counted.add(group)
             total.count += 1
             total.size += size or 0
             total.nbytes += nbytes

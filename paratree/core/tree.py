@@ -11,7 +11,7 @@ from paratree.core.names import PARAMETER, role_of, split
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, ItemsView, Iterable, Iterator, ValuesView
     from types import TracebackType
     from typing import Any, Self
 
@@ -242,6 +242,14 @@ class ParamTree(Mapping[str, Param]):
     def __iter__(self) -> Iterator[str]:
         return iter(self._params)
 
+    def values(self) -> ValuesView[Param]:
+        """The parameters, in order."""
+        return self._params.values()
+
+    def items(self) -> ItemsView[str, Param]:
+        """The names with their parameters, in order."""
+        return self._params.items()
+
     def __contains__(self, name: object) -> bool:
         return isinstance(name, str) and self._find(name) is not None
 
@@ -378,7 +386,7 @@ class ParamTree(Mapping[str, Param]):
         """Per kind: names, parameters, values and bytes, a tied group counted once and expanded."""
         from paratree.core.totals import totals_by_kind
 
-        return totals_by_kind(self._params.values())
+        return totals_by_kind(self._params, self.ties)
 
     @property
     def size(self) -> int:

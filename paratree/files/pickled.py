@@ -124,7 +124,8 @@ VALUES: dict[tuple[str, str], Callable[[tuple[Any, ...]], Any]] = {
     ("builtins", "set"): lambda args: {key_of(v) for v in _sequence(args)},
     ("builtins", "frozenset"): lambda args: frozenset(key_of(v) for v in _sequence(args)),
     ("builtins", "complex"): lambda args: complex(*(float(v) for v in args)),
-    ("builtins", "float"): lambda args: float(*args), ("builtins", "bool"): lambda args: bool(args and args[0]),
+    ("builtins", "float"): lambda args: float(*args),
+    ("builtins", "bool"): lambda args: bool(args and args[0]),
     ("builtins", "bytes"): _bytes, ("builtins", "bytearray"): _bytes,
     ("builtins", "getattr"): _attribute, ("_codecs", "encode"): _encode,
     ("copyreg", "_reconstructor"): _reconstructor, ("copyreg", "__newobj__"): _reconstructor,
@@ -137,7 +138,8 @@ _INERT = {  # value types of the standard library that stay opaque; "*" is every
     "datetime": {"*"}, "decimal": {"Decimal"}, "fractions": {"Fraction"}, "uuid": {"UUID"}, "pathlib": {"*"},
     "collections": {"UserDict", "UserList", "ChainMap"}, "enum": {"*"}, "random": {"Random"},
     "logging": {"Logger", "getLogger"}, "re": {"_compile"}, "string": {"Template"},
-    "operator": {"attrgetter", "itemgetter"}, "dataclasses": {"Field"}, "ipaddress": {"*"}, "time": {"struct_time"},
+    "operator": {"attrgetter", "itemgetter"}, "dataclasses": {"Field"}, "ipaddress": {"*"},
+    "time": {"struct_time"},
     "array": {"_array_reconstructor", "array"}, "itertools": {"count", "chain", "repeat", "cycle"},
 }  # fmt: skip
 _PYTHON_2 = frozenset(
@@ -146,7 +148,7 @@ _PYTHON_2 = frozenset(
 
 
 def is_inert(target: Global) -> bool:
-    """Tell whether a call of ``target`` may be described and left; not if it is code of the standard library."""
+    """Tell whether a call of ``target`` may be described and left: not code of the standard library."""
     module = MODERN.get(target.module, target.module)
     root = module.partition(".")[0]
     if root not in sys.stdlib_module_names and root not in _PYTHON_2:

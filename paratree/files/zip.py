@@ -49,9 +49,16 @@ class Member:
             return Window(self.file, self.offset, self.size, self.name)
         return Inflated(self)
 
+    def whole(self) -> Source:
+        """Return the member's bytes as a source that will be read in one piece: a bomb is refused now."""
+        source = self.source()
+        if isinstance(source, Inflated):
+            source.refuse_bomb()
+        return source
+
     def bytes(self) -> bytes:
         """Return the whole member; for headers and small parts, not for arrays."""
-        source = self.source()
+        source = self.whole()
         return read(source, 0, source.size)
 
     def verified(self) -> Source:
@@ -105,6 +112,20 @@ class Inflated:
                 member=self.member,
             )
 
+    def refuse_bomb(self) -> None:
+        """Refuse a member that inflates to far more than weights do.
+
+        Raises:
+            UnsafeFileError: it does.
+        """
+        if self.size > _MOST_INFLATED and self.size > _SUSPECT_RATIO * self._packed.size:
+            raise UnsafeFileError(
+                self.path,
+                f"{self._packed.size} bytes would inflate to {self.size}",
+                member=self.member,
+                advice="it has the form of a decompression bomb; unpack it yourself if you trust it",
+            )
+
     def readinto(self, view: memoryview, offset: int) -> None:
         """Fill ``view`` from ``offset`` of the inflated bytes.
 
@@ -114,13 +135,7 @@ class Inflated:
         """
         import zlib
 
-        if self.size > _MOST_INFLATED and self.size > _SUSPECT_RATIO * self._packed.size:
-            raise UnsafeFileError(
-                self.path,
-                f"{self._packed.size} bytes would inflate to {self.size}",
-                member=self.member,
-                advice="it has the form of a decompression bomb; unpack it yourself if you trust it",
-            )
+        self.refuse_bomb()
         engine, position, done, taken = zlib.decompressobj(-zlib.MAX_WBITS), 0, 0, 0
         try:
             while done < len(view) and not engine.eof:

@@ -125,7 +125,7 @@ class Nested:
     def _dict(self, value: dict[Any, Any], path: tuple[str, ...], kind: str | None) -> Any:
         if {"state", "param_groups"} <= value.keys():
             kind = STATE
-        beside_model = any(key in _MODEL_KEYS and isinstance(item, dict | Opaque) for key, item in value.items())
+        beside_model = any(k in _MODEL_KEYS and isinstance(item, dict | Opaque) for k, item in value.items())
         kept = {}
         for key, item in value.items():
             name = key if isinstance(key, str) else _key_name(key)

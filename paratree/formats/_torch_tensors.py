@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from paratree.core.array import RefusedArray
 from paratree.core.dtypes import BITS, from_numpy_code
-from paratree.files.array import file_array
+from paratree.files.array import check_shape, file_array
 from paratree.files.local import Memory, Source
 from paratree.files.pickled import Global, Opaque
 
@@ -48,8 +48,10 @@ class StorageRecord:
 class TensorRecord:
     """A tensor as a pickle describes it: where it begins in which storage, shape and strides in values."""
 
-    __slots__ = ("conjugate", "dtype", "negative", "offset", "parameter", "problem", "shape", "storage", "strides",
-                 "trainable")  # fmt: skip
+    __slots__ = (
+        "conjugate", "dtype", "negative", "offset", "parameter", "problem", "shape", "storage", "strides",
+        "trainable",
+    )  # fmt: skip
 
     def __init__(
         self, storage: StorageRecord | None, offset: Any, shape: Any, strides: Any, dtype: str | None = None
@@ -67,25 +69,15 @@ class TensorRecord:
 
 
 def width(dtype: str) -> int:
-    """Return the bytes a value of a torch dtype takes in a storage.
-
-    Raises:
-        ValueError: torch has no such dtype.
-    """
-    if dtype in BITS:
-        return BITS[dtype] // 8
-    if dtype in _OTHER_WIDTHS:
-        return _OTHER_WIDTHS[dtype]
-    raise ValueError(f"torch has no dtype {dtype[:40]}")
+    """Return the bytes a value of a torch dtype takes in a storage; 0 for a dtype that is not known here."""
+    return BITS[dtype] // 8 if dtype in BITS else _OTHER_WIDTHS.get(dtype, 0)
 
 
 def storage_dtype(kind: object) -> str:
-    """Return the dtype of a storage class, as ``torch.FloatStorage``, or of a dtype itself."""
-    if not isinstance(kind, Global):
+    """Return the dtype of a storage class, as ``torch.FloatStorage``."""
+    if not isinstance(kind, Global) or not kind.name.endswith("Storage"):
         raise TypeError("a storage has no type")
-    if kind.name.endswith("Storage"):
-        return _OF_STORAGE[kind.name.removesuffix("Storage").removeprefix("_")]
-    return dtype_name(kind)
+    return _OF_STORAGE[kind.name.removesuffix("Storage")]
 
 
 def dtype_name(kind: object) -> str:
@@ -184,20 +176,24 @@ _REBUILD: dict[str, Callable[[tuple[Any, ...]], Any]] = {
 }  # fmt: skip
 
 
-def array_of(record: TensorRecord, source: Source | None, member: str, big_endian: bool) -> LazyArray:
-    """Describe the array of a tensor whose storage lies in ``source``."""
+def array_of(
+    record: TensorRecord, source: Source | None, file: Source, member: str, big_endian: bool
+) -> LazyArray:
+    """Describe the array of a tensor of ``file`` whose storage lies in ``source``."""
     if source is None or record.storage is None or record.problem or record.dtype not in BITS:
         problem = record.problem or f"NumPy has no dtype {record.dtype}; convert it in torch"
-        return RefusedArray(record.shape, record.dtype, f"{member}: {problem}")
+        return RefusedArray(check_shape(record.shape, file, member), record.dtype, f"{member}: {problem}")
+    start = record.storage.first * record.storage.itemsize
     return file_array(
         source,
-        (record.storage.first * record.storage.itemsize) + record.offset * width(record.dtype),
+        start + record.offset * width(record.dtype),
         record.shape,
         record.dtype,
         strides=record.strides,
         big_endian=big_endian,
         conjugate=record.conjugate,
         negative=record.negative,
+        end=start + record.storage.size * record.storage.itemsize,
         member=member,
     )
 
@@ -216,12 +212,11 @@ def numpy_array(value: Opaque, source: Source, member: str) -> LazyArray:
         case (int(), tuple(shape), Opaque() as dtype, fortran, raw) if isinstance(raw, bytes | str | list):
             pass
         case _:
-            return RefusedArray((None,), "unknown", f"{member}: the NumPy array has no state that is known")
+            return RefusedArray((None,), "unknown", f"{member}: the NumPy array has no state; save it again")
     known = from_numpy_code(_code(dtype))
     if known is None or isinstance(raw, list):
-        return RefusedArray(
-            shape, "object", f"{member}: NumPy objects are not read: that would run their pickles"
-        )
+        why = "Python objects; reading them would run their pickles, which paratree never does"
+        return RefusedArray(check_shape(shape, source, member), "object", f"{member}: {why}")
     data = raw if isinstance(raw, bytes) else raw.encode("latin-1")
     strides = None
     if fortran and len(shape) > 1:

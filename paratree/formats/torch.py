@@ -1,14 +1,12 @@
 """PyTorch: zip files, TorchScript archives, legacy files (before 1.6), shard indexes; without torch.
 
 The pickle inside is read by files.pickle, which calls and imports nothing. Layout: the zip holds
-``ROOT/data.pkl`` and a record ``ROOT/data/KEY`` for each storage (``torch.serialization``, 2.13; TorchScript
-adds ``ROOT/constants.pkl``); a legacy file is four pickles (magic, protocol, system, object), a fifth with the
-keys of the storages, then for each a 64-bit count and its values, little-endian on every machine.
+``ROOT/data.pkl`` and a record ``ROOT/data/KEY`` for each storage (``torch.serialization``, 2.13);
+TorchScript adds ``ROOT/constants.pkl``. A legacy file is four pickles (magic, protocol, system, object), a
+fifth with the keys of the storages, then for each a 64-bit count and its values, little-endian always.
 """
 
 from __future__ import annotations
-
-from math import prod
 
 from paratree.core.errors import CorruptFileError
 from paratree.core.layout import TORCH, layout_of
@@ -29,7 +27,6 @@ from paratree.formats._torch_tensors import (
     numpy_array,
     plain_value,
     storage_dtype,
-    width,
 )
 from paratree.formats._torchscript import declared_kinds
 
@@ -217,7 +214,7 @@ class _Reader:
         kind: str | None = None,
     ) -> None:
         """Read one pickle of a zip, with its storages in ``folder``."""
-        source = members[name].source()
+        source = members[name].whole()
         root, _ = load(source, 0, interpret, _zip_persistent, length=source.size)
         sources: dict[str, Source] = {}
 
@@ -291,13 +288,7 @@ class _Reader:
                     f"the storage claims {claimed} bytes and has {source.size}",
                     member=source.member,
                 )
-            reach = sum((n - 1) * s for n, s in zip(found.shape, found.strides, strict=False) if n)
-            if (
-                prod(found.shape)
-                and (found.offset + reach + 1) * width(found.dtype) > storage.size * storage.itemsize
-            ):
-                raise CorruptFileError(self.file.path, "the tensor reaches beyond its storage", member=name)
-        return array_of(found, source, name, self.big_endian)
+        return array_of(found, source, self.file, name, self.big_endian)
 
     def tree(self) -> ParamTree:
         notes = []
@@ -313,7 +304,7 @@ class _Reader:
 
 
 def _layout(owner: Global, name: str, ndim: int) -> str | None:
-    """Return the layout of a parameter of a pickled module of ``torch.nn``, whose base classes are not known."""
+    """Return the layout of a parameter of a pickled layer of ``torch.nn``, whose bases are not known."""
     if not owner.module.removeprefix("__torch__.").startswith("torch.nn."):
         return None
     norms = ("_NormBase",) if owner.name.startswith(("BatchNorm", "InstanceNorm", "SyncBatchNorm")) else ()

@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
+_ROOT = Path(__file__).parents[2]
 _RUNNER = Path(__file__).with_name("audited.py")
 MEMORY = 64 << 20  # bytes over the idle process
 SECONDS = 1.0  # of processor time over the idle process; wall time says more about the machine than about us
@@ -34,26 +35,26 @@ class Run(NamedTuple):
 
 def run(libraries: tuple[str, ...], *args: str) -> Run:
     """Run ``paratree`` with an audit hook that kills the process if anything from outside is executed."""
-    command = [sys.executable, str(_RUNNER), *(f"--with={name}" for name in libraries), *args]
+    mine, theirs = os.pipe()
+    command = [sys.executable, str(_RUNNER), str(theirs), *(f"--with={name}" for name in libraries), *args]
+    path = os.pathsep.join(filter(None, [str(_ROOT), os.environ.get("PYTHONPATH")]))
     process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, "PYTHONHASHSEED": "0"}
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        pass_fds=(theirs,),
+        env={**os.environ, "PYTHONPATH": path},
     )
-    out, err = _drain(process)
+    os.close(theirs)
+    assert process.stdout is not None
+    assert process.stderr is not None
+    out, err = process.stdout.read(), process.stderr.read()
+    with os.fdopen(mine) as pipe:
+        peak = pipe.read()
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
-    return Run(
-        process.returncode,
-        out.decode(),
-        err.decode(),
-        usage.ru_maxrss * 1024,
-        usage.ru_utime + usage.ru_stime,
-    )
-
-
-def _drain(process: subprocess.Popen[bytes]) -> tuple[bytes, bytes]:
-    """Read both pipes; what is refused prints one line, so neither can fill while the other is read."""
-    assert process.stdout is not None and process.stderr is not None
-    return process.stdout.read(), process.stderr.read()
+    memory = int(peak or "-1") * 1024
+    return Run(process.returncode, out.decode(), err.decode(), memory, usage.ru_utime + usage.ru_stime)
 
 
 @cache
@@ -80,5 +81,5 @@ def assert_refused(found: Run, path: Path, libraries: tuple[str, ...] = ()) -> N
     assert lines[0].startswith(f"paratree: {path}"), lines[0]
     assert lines[0].isprintable(), lines[0]
     assert "; " in lines[0], "the line ends in what to do"
-    assert found.memory < base.memory + MEMORY, (found.memory, base.memory)
+    assert 0 < found.memory < base.memory + MEMORY, (found.memory, base.memory)
     assert found.seconds < base.seconds + SECONDS, (found.seconds, base.seconds)

@@ -10,29 +10,23 @@ import paratree as pt
 from tests.attacks import cases_numpy, cases_safetensors, cases_torch
 from tests.attacks.harness import Case, assert_refused, run, write
 
-ALL = {
-    "safetensors": (cases_safetensors.CASES, ()),
-    "numpy": (cases_numpy.CASES, ("numpy", "ml_dtypes")),
-    "torch": (cases_torch.CASES, ("numpy", "ml_dtypes")),
-}
-EVERY = [
-    pytest.param(case, libraries, id=f"{f}-{case.id}")
-    for f, (cases, libraries) in ALL.items()
-    for case in cases
-]
+ALL = {"safetensors": cases_safetensors.CASES, "numpy": cases_numpy.CASES, "torch": cases_torch.CASES}
+EVERY = [pytest.param(case, id=f"{format}-{case.id}") for format, cases in ALL.items() for case in cases]
+TO_READ = ("numpy", "ml_dtypes", "paratree.verbs.get")  # what reading a value imports anyway
 
 
-@pytest.mark.parametrize(("case", "libraries"), EVERY)
-def test_bad_is_refused(case: Case, libraries: tuple[str, ...], tmp_path, monkeypatch):
+@pytest.mark.parametrize("case", EVERY)
+def test_bad_is_refused(case: Case, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     path = write(case, "bad", tmp_path)
     command = ("get", str(path), case.get) if case.get else ("show", str(path))
+    libraries = TO_READ if case.get else ()
     assert_refused(run(libraries, *command), path, libraries)
     assert not (tmp_path / "evil").exists()
 
 
-@pytest.mark.parametrize(("case", "libraries"), EVERY)
-def test_good_twin_opens(case: Case, libraries: tuple[str, ...], tmp_path):
+@pytest.mark.parametrize("case", EVERY)
+def test_good_twin_opens(case: Case, tmp_path):
     with pt.open(write(case, "good", tmp_path)) as tree:
         for param in tree.values():
             assert param.value.shape == param.shape
@@ -40,7 +34,7 @@ def test_good_twin_opens(case: Case, libraries: tuple[str, ...], tmp_path):
 
 @pytest.mark.parametrize("format", ALL)
 def test_there_are_enough_cases(format):
-    cases = [case.id for case in ALL[format][0]]
+    cases = [case.id for case in ALL[format]]
     assert len(set(cases)) == len(cases) >= 25
 
 
@@ -87,7 +81,7 @@ def test_hostile_names_are_data(tmp_path):
 @pytest.mark.parametrize("name", ["nothing", "folder/nothing.pt", "org/model", "a\0b"])
 def test_no_such_path_is_never_looked_up(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(pt.SourceNotFoundError, match="never"):
+    with pytest.raises(pt.SourceNotFoundError, match="never|not a path"):
         pt.open(name)
 
 

@@ -1,0 +1,1 @@
+"""Tests of paratree; the folders mirror the package."""

@@ -1,0 +1,360 @@
+"""Hostile and damaged Keras and HDF5 files, each with its good twin; made with h5py, then patched."""
+
+from __future__ import annotations
+
+import io
+import json
+import struct
+import zlib
+
+import h5py
+import numpy as np
+from h5py import h5d, h5p, h5s, h5t
+
+from tests.attacks.harness import Case
+from tests.attacks.makers import NUMBERS, member, zipped
+
+_ADDRESS = struct.Struct("<Q")
+_CONFIG = {
+    "module": "keras",
+    "class_name": "Sequential",
+    "config": {
+        "name": "sequential",
+        "trainable": True,
+        "layers": [
+            {"module": "keras.layers", "class_name": "Dense", "config": {"name": "first", "trainable": True, "units": 3, "use_bias": True}},
+            {"module": "keras.layers", "class_name": "Lambda", "config": {"name": "evil", "function": {"class_name": "__lambda__", "config": {"code": "4wEAAAA="}}}},
+        ],
+    },
+}  # fmt: skip
+
+
+def hdf5(fill, **options) -> bytes:
+    """Return an HDF5 file that ``fill`` has filled."""
+    buffer = io.BytesIO()
+    with h5py.File(buffer, "w", **options) as file:
+        fill(file)
+    return buffer.getvalue()
+
+
+def later(fill, **options):
+    """Return what makes the file that ``fill`` fills: most are wanted by one test only."""
+    return lambda: hdf5(fill, **options)
+
+
+def keras3(file) -> None:
+    """Fill a file as Keras 3 does, with one dense layer."""
+    file.create_group("vars").attrs["name"] = "sequential"
+    held = file.create_group("layers/dense").create_group("vars")
+    held.attrs["name"] = "first"
+    held["0"] = np.arange(6, dtype="float32").reshape(2, 3)
+    held["1"] = np.array([7, 8, 9], "float32")
+
+
+def legacy(file, names=("first",), weights=("first/kernel:0", "first/bias:0"), config: object = _CONFIG) -> None:
+    """Fill a file as older versions of Keras do."""
+    text = config if isinstance(config, str | bytes) else json.dumps(config)
+    file.attrs["model_config"] = text
+    held = file.create_group("model_weights")
+    held.attrs["layer_names"] = list(names) if isinstance(names, tuple) else names
+    layer = held.create_group("first")
+    layer.attrs["weight_names"] = list(weights) if isinstance(weights, tuple) else weights
+    layer["first/kernel:0"] = np.arange(6, dtype="float32").reshape(2, 3)
+    layer["first/bias:0"] = np.array([7, 8, 9], "float32")
+
+
+GOOD = hdf5(keras3)
+LEGACY = hdf5(legacy)
+
+
+def archive(weights: bytes = GOOD, config: object = _CONFIG, **wrong: object) -> bytes:
+    """Return a ``.keras`` archive; ``wrong`` overrides fields of the member that holds the weights."""
+    text = config if isinstance(config, bytes) else json.dumps(config).encode()
+    metadata = json.dumps({"keras_version": "3.15.1", "date_saved": "2026-11-23@20:00:00"}).encode()
+    members = [member("metadata.json", metadata), member("config.json", text)]
+    return zipped([*members, member("model.weights.h5", weights, **wrong)])
+
+
+ARCHIVE = archive()
+
+
+def _patch(data: bytes, old: bytes, new: bytes, times: int = 1) -> bytes:
+    assert data.count(old) >= times, (old, data.count(old))
+    return data.replace(old, new, times)
+
+
+def _case(id: str, bad: object, good: object = GOOD, get: str = "") -> Case:
+    return Case(id, ".h5", bad, good, get)
+
+
+def _zip(id: str, bad: object, good: object = ARCHIVE) -> Case:
+    return Case(id, ".keras", bad, good)
+
+
+def _layout(shape: tuple[int, ...] = (4,)) -> tuple[bytes, int, bytes]:
+    """Return a file with the arrays ``a`` and ``b``, where ``a`` lies, and the message that says where ``b`` does."""
+
+    def fill(file) -> None:
+        file["a"], file["b"] = np.zeros(shape, "float32"), np.ones(shape, "float32")
+
+    data = hdf5(fill)
+    with h5py.File(io.BytesIO(data)) as file:
+        first, place = file["a"].id.get_offset(), file["b"].id.get_offset()
+    return data, first, _ADDRESS.pack(place) + _ADDRESS.pack(4 * int(np.prod(shape)))
+
+
+_AB, _A_PLACE, _B_LAYOUT = _layout()
+
+
+def _moved(place: int, size: int = 16) -> bytes:
+    return _patch(_AB, _B_LAYOUT, _ADDRESS.pack(place) + _ADDRESS.pack(size))
+
+
+def _sized(length: int) -> bytes:
+    """Return a file whose array ``b`` claims another length; the array before it has its own."""
+    data, _, _ = _layout((5,))
+    dimensions = _ADDRESS.pack(5)
+    last = data.rfind(dimensions + dimensions)  # length and greatest length
+    return data[:last] + _ADDRESS.pack(length) * 2 + data[last + 16 :]
+
+
+def _linked(link):
+    def fill(file) -> None:
+        keras3(file)
+        file["layers/other"] = link
+
+    return fill
+
+
+def _external(file) -> None:
+    keras3(file)
+    file.create_dataset("out", (4,), "float32", external=[("/etc/passwd", 0, 16)])
+
+
+def _virtual(file) -> None:
+    layout = h5py.VirtualLayout((4,), "float32")
+    layout[:] = h5py.VirtualSource("/etc/passwd", "x", shape=(4,))
+    file.create_virtual_dataset("out", layout)
+
+
+def _plain(file) -> None:
+    file["out"] = np.zeros(4, "float32")
+
+
+def _bomb(shape, **options):
+    return lambda file: file.create_dataset("w", shape, "float32", **options)
+
+
+def _cycle(file) -> None:
+    inner = file.create_group("layers/dense")
+    inner["again"] = file["layers"]
+
+
+def _doubling(file) -> None:
+    below = file.create_group("last")
+    for i in range(40):
+        group = file.create_group(f"g{i}")
+        group["left"] = group["right"] = below
+        below = group
+
+
+def _deep(levels: int):
+    def fill(file) -> None:
+        group = file
+        for _ in range(levels):
+            group = group.create_group("g")
+        group["w"] = np.zeros(4, "float32")
+
+    return fill
+
+
+def _packed(write, chunk=(4,), **options):
+    """Fill a file with a chunked array whose chunk is written as it is, past all filters."""
+
+    def fill(file) -> None:
+        dataset = file.create_dataset("w", chunk, "float32", chunks=chunk, **options)
+        dataset.id.write_direct_chunk((0,) * len(chunk), write)
+
+    return fill
+
+
+_ZEROS = bytes(16)
+_DEFLATED = hdf5(_packed(zlib.compress(_ZEROS), compression="gzip"))
+
+
+def _filtered(*filters: int):
+    """Fill a file with an array behind filters, by number."""
+
+    def fill(file) -> None:
+        plist = h5p.create(h5p.DATASET_CREATE)
+        plist.set_chunk((4,))
+        for number in filters:
+            if number == 1:
+                plist.set_deflate(1)
+            else:
+                plist.set_filter(number, h5py.h5z.FLAG_OPTIONAL)
+        dataset = h5d.create(file.id, b"w", h5t.IEEE_F32LE, h5s.create_simple((4,)), plist)
+        packed = _ZEROS
+        for number in filters:
+            packed = zlib.compress(packed) if number == 1 else packed
+        dataset.write_direct_chunk((0,), packed)
+
+    return fill
+
+
+def _typed(kind):
+    """Fill a file with an array of an HDF5 type."""
+
+    def fill(file) -> None:
+        kind_id = kind() if callable(kind) else kind
+        h5d.create(file.id, b"w", kind_id, h5s.create_simple((4,)))
+        file["fine"] = np.zeros(4, "float32")
+
+    return fill
+
+
+def _twelve_bits():
+    kind = h5t.STD_I16LE.copy()
+    kind.set_precision(12)
+    return kind
+
+
+def _compound():
+    return h5t.py_create(np.dtype([("a", "f4"), ("b", "i4")]), logical=True)
+
+
+def _repeated_text() -> bytes:
+    """Return a file whose 4,000 layer names are all one text of a megabyte, stored once."""
+    long, count = "x" * (1 << 20), 4000
+
+    def fill(file) -> None:
+        file.attrs["model_config"] = long
+        file.create_group("model_weights").attrs["layer_names"] = ["abcdefg"] * count
+
+    data = hdf5(fill)
+    place = data.rindex(b"GCOL", 0, data.index(b"x" * 1000))
+    short = data.index(struct.pack("<I", 7) + _ADDRESS.pack(_heap_of(data, b"abcdefg")))
+    reference = struct.pack("<IQI", len(long), place, 1)
+    return data[:short] + reference * count + data[short + 16 * count :]
+
+
+def _heap_of(data: bytes, text: bytes) -> int:
+    return data.rindex(b"GCOL", 0, data.index(text + b"\0"))
+
+
+def _text_reference(old: bytes, new: bytes) -> bytes:
+    """Return the older form with a reference to a text changed."""
+    return _patch(LEGACY, old, new)
+
+
+_FIRST = struct.pack("<I", 5) + _ADDRESS.pack(_heap_of(LEGACY, b"first"))
+
+
+def _collision(file) -> None:
+    for path in ("a.b/vars", "a/b/vars"):
+        file.create_group(path)["0"] = np.zeros(4, "float32")
+    file.create_group("a/vars")
+
+
+def _no_collision(file) -> None:
+    for path in ("a.b/vars", "a/c/vars"):
+        file.create_group(path)["0"] = np.zeros(4, "float32")
+    file.create_group("a/vars")
+
+
+_HOSTILE = "\x1b[2J\u202e../../etc/passwd"
+
+
+def _hostile_names(file) -> None:
+    held = file.create_group("layers/dense").create_group("vars")
+    held.attrs["name"] = _HOSTILE
+    held["0"], held["1"] = np.zeros((2, 3), "float32"), np.zeros(3, "float32")
+
+
+def _hostile_and_soft(file) -> None:
+    _hostile_names(file)
+    file[_HOSTILE.replace("/", "|")] = h5py.SoftLink("/layers")
+
+
+def _many_attributes(file, count: int) -> None:
+    plain = file.create_group("g")
+    plain["w"] = np.zeros(4, "float32")
+    for i in range(count):
+        plain.attrs[f"a{i}"] = np.int8(0)
+
+
+_DEEP_JSON = b'{"config":' + b"[" * 100_000 + b"]" * 100_000 + b"}"
+
+CASES = [
+    _case("empty", b""),
+    _case("only-signature", GOOD[:8]),
+    _case("cut-in-superblock", GOOD[:40]),
+    _case("cut-half", GOOD[: len(GOOD) // 2]),
+    _case("cut-one-byte", GOOD[:-1]),
+    _case("superblock-version", _patch(GOOD, b"\x89HDF\r\n\x1a\n\0", b"\x89HDF\r\n\x1a\n\x63")),
+    _case("offsets-of-255-bytes", GOOD[:13] + b"\xff" + GOOD[14:]),
+    _case("heap-signature", _patch(GOOD, b"HEAP", b"HEAT")),
+    _case("tree-signature", _patch(GOOD, b"TREE", b"FREE")),
+    _case("symbol-table-signature", _patch(GOOD, b"SNOD", b"SNOW")),
+    _case("root-beyond-the-file", _patch(GOOD, _ADDRESS.pack(96), _ADDRESS.pack(1 << 40))),
+    _case("end-of-file-elsewhere", _patch(GOOD, _ADDRESS.pack(len(GOOD)), _ADDRESS.pack(1 << 62))),
+    _case("soft-link", later(_linked(h5py.SoftLink("/layers/dense")))),
+    _case("soft-link-to-nothing", later(_linked(h5py.SoftLink("/nothing")))),
+    _case("link-into-another-file", later(_linked(h5py.ExternalLink("/etc/passwd", "/")))),
+    _case("external-storage", later(_external), later(_plain)),
+    _case("virtual-dataset", later(_virtual), later(_plain)),
+    _case("shape-bomb", later(_bomb((10**12,), chunks=(1024,), compression="gzip")), later(_bomb((4096,), chunks=(1024,), compression="gzip"))),
+    _case("shape-bomb-never-written", later(_bomb((10**6, 10**6)))),
+    _case("shape-bomb-axes", later(_bomb((1 << 20,) * 3, chunks=(1, 1, 1)))),
+    _case("group-in-itself", later(_cycle)),
+    _case("groups-that-double", later(_doubling)),
+    _case("deep-groups", later(_deep(1000)), later(_deep(50))),
+    *(_case(f"place-{label}", _moved(n), _AB) for label, n in NUMBERS.items() if n < (1 << 64) - 1),
+    _case("place-one-too-far", _moved(len(_AB) - 15), _AB),
+    _case("overlap", _moved(_A_PLACE + 8), _AB),
+    _case("same-bytes", _moved(_A_PLACE), _AB),
+    *(_case(f"length-{label}", _sized(n), _AB) for label, n in NUMBERS.items()),
+    _case("length-one-more", _sized(6), _AB),
+    _case("layer-not-there", later(lambda f: legacy(f, ("first", "second"))), LEGACY),
+    _case("layer-twice", later(lambda f: legacy(f, ("first", "first"))), LEGACY),
+    _case("layer-outside", later(lambda f: legacy(f, ("../../etc/passwd",))), LEGACY),
+    _case("weight-not-there", later(lambda f: legacy(f, weights=("first/kernel:0", "first/gone:0"))), LEGACY),
+    _case("weight-twice", later(lambda f: legacy(f, weights=("first/kernel:0", "first/kernel:0"))), LEGACY),
+    _case("weight-is-a-group", later(lambda f: legacy(f, weights=("first",))), LEGACY),
+    _case("layer-names-are-numbers", later(lambda f: legacy(f, np.arange(3))), LEGACY),
+    _case("layer-names-repeat-one-text", _repeated_text, LEGACY),
+    *(_case(f"text-at-{label}", _text_reference(_FIRST, _FIRST[:4] + _ADDRESS.pack(n)), LEGACY) for label, n in NUMBERS.items() if n < (1 << 63)),
+    _case("attribute-bomb", later(lambda f: _many_attributes(f, 2_100)), later(lambda f: _many_attributes(f, 12))),
+    _case("config-not-json", later(lambda f: legacy(f, config='{"a": nonsense}')), LEGACY),
+    _case("config-key-twice", later(lambda f: legacy(f, config='{"a": 1, "a": 2}')), LEGACY),
+    _case("config-not-utf8", later(lambda f: legacy(f, config=np.bytes_(b'{"\xff\xfe": 1}'))), LEGACY),
+    _case("config-deep", later(lambda f: legacy(f, config=_DEEP_JSON.decode())), LEGACY),
+    _case("two-of-one-name", later(_collision), later(_no_collision)),
+    _case("hostile-name-of-a-link", later(_hostile_and_soft), later(_hostile_names)),
+    _case("value-text", later(_typed(lambda: h5t.py_create(np.dtype("S4")))), GOOD, "w"),
+    _case("value-compound", later(_typed(_compound)), GOOD, "w"),
+    _case("value-references", later(_typed(h5t.STD_REF_OBJ)), GOOD, "w"),
+    _case("value-lists", later(_typed(lambda: h5t.vlen_create(h5t.IEEE_F32LE))), GOOD, "w"),
+    _case("value-long-double", later(_typed(h5t.NATIVE_LDOUBLE)), GOOD, "w"),
+    _case("value-twelve-bits", later(_typed(_twelve_bits)), GOOD, "w"),
+    _case("value-opaque", later(_typed(lambda: h5t.create(h5t.OPAQUE, 2))), GOOD, "w"),
+    _case("value-unknown-filter", later(_filtered(32004)), later(_filtered(1)), "w"),
+    _case("value-deflated-twice", later(_filtered(1, 1)), later(_filtered(1)), "w"),
+    _case("value-chunk-inflates-to-more", later(_packed(zlib.compress(bytes(1 << 28)), compression="gzip")), _DEFLATED, "w"),
+    _case("value-chunk-damaged", later(_packed(b"\xff" * 40, compression="gzip")), _DEFLATED, "w"),
+    _case("value-chunk-cut", later(_packed(zlib.compress(_ZEROS)[:-6], compression="gzip")), _DEFLATED, "w"),
+    _case("value-fletcher-wrong", later(_packed(bytes([1]) * 20, fletcher32=True)), later(lambda f: f.create_dataset("w", data=np.zeros(4, "f4"), fletcher32=True, chunks=(4,))), "w"),
+    _case("value-claims-far-more", later(_bomb((1 << 29,), chunks=(1024,))), later(_bomb((1 << 10,), chunks=(1024,))), "w"),
+    _case("value-huge-chunk", later(lambda f: f.create_dataset("w", (4,), "f4", maxshape=(None,), chunks=(1 << 28,))), _DEFLATED, "w"),
+    _zip("archive-cut", ARCHIVE[:-30]),
+    _zip("archive-of-cut-weights", archive(GOOD[:-200])),
+    _zip("archive-of-empty-weights", archive(b"")),
+    _zip("archive-of-text", archive(b"not HDF5 at all" * 100)),
+    _zip("archive-headers-disagree", archive(local_size=len(GOOD) + 1)),
+    _zip("archive-config-not-json", archive(config=b'{"config": nonsense}')),
+    _zip("archive-config-not-an-object", archive(config=b"[1, 2]")),
+    _zip("archive-config-key-twice", archive(config=b'{"a": 1, "a": 2}')),
+    _zip("archive-config-deep", archive(config=_DEEP_JSON)),
+    _zip("archive-bomb", lambda: archive(GOOD + bytes(256 << 20), method=8), archive(method=8)),
+    _zip("archive-inflates-to-less", archive(method=8, size=len(GOOD) + 9), archive(method=8)),
+]  # fmt: skip

@@ -1,0 +1,1 @@
+"""What a tree is; no framework and no file is needed here."""
