@@ -73,8 +73,13 @@ def kind_of(name: str, dtype: str) -> str:
     Running statistics and counters are buffers by name; so are integers and booleans (position
     ids, masks), unless their name is that of a (quantised) weight.
     """
-    if role_of(name) in _BUFFER_ROLES:
+    return _kind_of_last(last_segment(name), dtype)
+
+
+@lru_cache(maxsize=1024)
+def _kind_of_last(last: str, dtype: str) -> str:
+    if _role_of_last(last) in _BUFFER_ROLES:
         return BUFFER
-    if dtype.startswith(("int", "uint", "bool")) and last_segment(name) not in _TRAINED_INTEGERS:
+    if dtype.startswith(("int", "uint", "bool")) and last not in _TRAINED_INTEGERS:
         return BUFFER
     return PARAMETER

@@ -53,22 +53,30 @@ def tied_groups(params: Mapping[str, Param]) -> tuple[tuple[str, ...], ...]:
     return tuple(tuple(groups[first]) for first in first_of.values() if first in groups) if groups else ()
 
 
-def totals_by_kind(params: Mapping[str, Param], groups: Iterable[Iterable[str]]) -> dict[str, Total]:
+def totals_by_kind(params: Mapping[str, Param], groups: Iterable[tuple[str, ...]]) -> dict[str, Total]:
     """Return a total for every kind; a tied group counts once, under the kind of its first name."""
     totals = {kind: Total() for kind in KINDS}
-    group_of = {name: number for number, group in enumerate(groups) for name in group}
-    counted = set()
-    for name, param in params.items():
+    for alike in _alike(params.values()):
+        param, number = alike[0], len(alike)
+        size, total = param.size, totals[param.kind]
+        total.names += number
+        total.unknown += number if size is None else 0
+        total.expanded_size += number * (size or 0)
+        total.expanded_nbytes += number * (param.nbytes or 0)
+    for total in totals.values():
+        total.count, total.size, total.nbytes = total.names, total.expanded_size, total.expanded_nbytes
+    for param in (params[name] for group in groups for name in group[1:]):
         total = totals[param.kind]
-        size, nbytes = param.size, param.nbytes or 0
-        total.names += 1
-        total.unknown += size is None
-        total.expanded_size += size or 0
-        total.expanded_nbytes += nbytes
-        group = group_of.get(name)
-        if group is None or group not in counted:
-            counted.add(group)
-            total.count += 1
-            total.size += size or 0
-            total.nbytes += nbytes
+        total.count -= 1
+        total.size -= param.size or 0
+        total.nbytes -= param.nbytes or 0
     return totals
+
+
+def _alike(params: Iterable[Param]) -> Iterable[list[Param]]:
+    """Return the parameters in lists of equal kind, shape and dtype: sums are taken once for each list."""
+    found: dict[tuple[object, ...], list[Param]] = {}
+    for param in params:
+        array = param.array
+        found.setdefault((param.kind, array.shape, array.dtype), []).append(param)
+    return found.values()

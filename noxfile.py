@@ -1,0 +1,114 @@
+"""Sessions of ``scripts/test``: what is tested with which Python and which packages.
+
+``scripts/nox`` runs this file with the nox and uv of an environment of its own; ``scripts/nox -l`` lists the
+sessions, ``scripts/nox -s core -- -k safetensors`` runs a part of one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2025.2.9"
+nox.options.default_venv_backend = "uv"
+nox.options.reuse_existing_virtualenvs = True
+nox.options.sessions = ["check", "core", "oldest", "newest", "tests"]
+
+MEASURED = ",".join(f"paratree/{room}" for room in ("core/*", "files/*", "formats/*", "registry.py"))
+LEAST_COVERAGE = 95
+REPORTS = Path(".cache/coverage.json")
+
+# The versions of the frameworks are pinned where a reading is compared with theirs. torch stands there by its
+# full version because any range, or any Python but 3.11, would bring several GB of CUDA packages with it.
+FRAMEWORKS = [
+    "torch==2.13.0",
+    "tensorflow==2.21.0",
+    "keras==3.15.1",
+    "tf-keras==2.21.0",
+]
+OLDEST = ["h5py==3.8.0", "ml_dtypes==0.5.0", "numpy==1.23.5", "rich==13.7.0", "shtab==1.7.0"]
+
+
+def _find_interpreters() -> None:
+    """Let uv and nox see every Python that pyenv has, and the wheels that pip was told of."""
+    os.environ["UV_PYTHON_DOWNLOADS"] = "never"
+    os.environ.setdefault("UV_FIND_LINKS", os.environ.get("PIP_FIND_LINKS", ""))
+    if shutil.which("pyenv"):
+        listed = subprocess.run(["pyenv", "versions", "--bare"], capture_output=True, text=True, check=True)
+        current = ".".join(map(str, sys.version_info[:3]))
+        versions = sorted(listed.stdout.split(), key=lambda version: version != current)
+        os.environ["PYENV_VERSION"] = ":".join(versions)
+
+
+_find_interpreters()
+
+
+def _test(session: nox.Session, *packages: str, options: tuple[str, ...] = ()) -> None:
+    """Install paratree, the test tools and ``packages``; fetch the real weights; run pytest."""
+    session.install("-e", ".", "--group", "pyproject.toml:test", *packages)
+    session.run(sys.executable, "-m", "tests.weights", external=True, silent=True)
+    session.run("pytest", "-p", "no:cacheprovider", "-n", "2", *options, *session.posargs)
+
+
+@nox.session(python="3.11")
+def tests(session: nox.Session) -> None:
+    """Everything: each reading against the framework's own, and the coverage of the reading half."""
+    part = bool(session.posargs)
+    measure = () if part else ("--cov", "--cov-report=")
+    _test(session, *FRAMEWORKS, options=("--no-skips", *measure))
+    if part:
+        return
+    session.run(
+        "coverage", "report", f"--include={MEASURED}", "--skip-covered", f"--fail-under={LEAST_COVERAGE}"
+    )
+    session.run("coverage", "json", "--quiet", f"--include={MEASURED}", "-o", str(REPORTS))
+    totals = json.loads(REPORTS.read_text(encoding="utf-8"))["totals"]
+    lines = 100 * totals["covered_lines"] / totals["num_statements"]
+    branches = 100 * totals["covered_branches"] / totals["num_branches"]
+    session.log(f"core, files, formats, registry: {lines:.1f} % of lines, {branches:.1f} % of branches")
+    if min(lines, branches) < LEAST_COVERAGE:
+        session.error(f"below {LEAST_COVERAGE} %")
+
+
+@nox.session(python="3.12")
+def core(session: nox.Session) -> None:
+    """No framework at all: every real file opens without one."""
+    _test(session)
+
+
+@nox.session(python="3.11")
+def oldest(session: nox.Session) -> None:
+    """The oldest dependencies that pyproject.toml promises."""
+    _test(session, *OLDEST)
+
+
+@nox.session(python="3.13")
+def newest(session: nox.Session) -> None:
+    """The newest Python and the newest of everything, with Keras on JAX."""
+    session.env["KERAS_BACKEND"] = "jax"
+    _test(session, "--upgrade", "jax", "keras", "safetensors")
+
+
+@nox.session(python="3.11")
+def check(session: nox.Session) -> None:
+    """Lint, format, types and who imports whom."""
+    session.install("-e", ".", "--group", "pyproject.toml:check")
+    session.run("ruff", "check", "--output-format=concise")
+    session.run("ruff", "format", "--check")
+    session.run("mypy")
+    session.run("lint-imports")
+
+
+@nox.session(python="3.11")
+def bench(session: nox.Session) -> None:
+    """Measure against the peers and against the bars (not part of the tests)."""
+    session.install(
+        "--reinstall-package", "paratree", ".", "torch==2.13.0", "safetensors==0.8.0", "keras==3.15.1"
+    )
+    session.run("python", "benchmarks/listing.py", *session.posargs)

@@ -1,0 +1,345 @@
+"""The command line: parse, run one verb, render, exit.
+
+Exit codes are those of diff(1): 0 done, 1 nothing found, 2 trouble. stdout is data, stderr is messages. Only what
+a command needs is imported: ``show`` into a pipe must start within a few times the start of Python itself.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import os
+import sys
+
+import paratree
+from paratree.core.errors import printable
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any, NoReturn
+
+    from rich.console import RenderableType
+
+_DONE, _NOTHING, _TROUBLE, _INTERRUPTED, _CLOSED_PIPE = 0, 1, 2, 130, 141
+_KINDS = ("parameter", "buffer", "state", "other")
+_WIDEST_HELP = 100
+_FILE = {"bash": "_shtab_compgen_files", "zsh": "_files", "tcsh": "f"}  # what shtab calls shtab.FILE
+_DESCRIPTION = """\
+What is in a checkpoint file: without its framework, without running its code.
+
+  paratree show model.safetensors                  names, shapes, dtypes, ties
+  paratree show step_2000.pt --depth 2             sizes of subtrees
+  paratree show model.keras --select '**.attn.**'  a part of it
+  paratree get  model.pt encoder.0.weight          values; -o w.npy saves them
+  paratree ties model.pt                           names that are one parameter
+  paratree formats                                 files that can be read
+"""
+_EPILOG = "Exit codes: 0 done, 1 nothing found, 2 trouble. 'paratree COMMAND --help' tells more."
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code.
+
+    Args:
+        argv: the arguments after the program's name; those of the process by default.
+
+    Returns:
+        0 done, 1 nothing found, 2 trouble, 130 interrupted, 141 the reader of stdout has gone.
+    """
+    if argv is None:  # the process ends soon: looking for garbage took a fifth of listing 10,000 tensors
+        gc.disable()
+    arguments = sys.argv[1:] if argv is None else list(argv)
+    if reconfigure := getattr(sys.stdout, "reconfigure", None):
+        reconfigure(errors="backslashreplace")
+    try:
+        options = _parse(arguments)
+        status: int = options.run(options)
+        print(end="", flush=True)
+        if argv is None:
+            gc.freeze()
+    except paratree.NoSuchParamError as error:
+        return _complain(str(error), arguments, _NOTHING)
+    except (paratree.ParatreeError, IndexError) as error:
+        return _complain(str(error), arguments)
+    except BrokenPipeError:
+        _discard_output()
+        return _CLOSED_PIPE
+    except OSError as error:
+        _discard_output()
+        place = "" if error.filename is None else f"{printable(str(error.filename))}: "
+        return _complain(f"{place}{error.strerror or error}", arguments)
+    except MemoryError:
+        return _complain("the memory is not enough; 'paratree get --slice' reads a part", arguments)
+    except KeyboardInterrupt:
+        return _INTERRUPTED
+    return status
+
+
+def _complain(message: str, arguments: Sequence[str] = (), status: int = _TROUBLE) -> int:
+    if "--debug" in arguments:
+        import traceback
+
+        traceback.print_exc()
+    print(f"paratree: {message}", file=sys.stderr)
+    return status
+
+
+def _discard_output() -> None:
+    """Point stdout to nowhere, so that Python's last flush has nothing to complain about."""
+    if sys.stdout is not None and sys.stdout is sys.__stdout__:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+# Commands
+
+
+def _show(options: argparse.Namespace) -> int:
+    from paratree.verbs.show import show
+
+    with paratree.open(options.source) as tree:
+        listing = show(
+            tree,
+            select=options.select,
+            kind=options.kind,
+            depth=options.depth,
+            sort=options.sort,
+            fold=not (options.all or options.json),
+        )
+    if listing.nothing is not None:
+        return _complain(listing.nothing, status=_NOTHING)
+    if options.json:
+        from paratree.render import json
+
+        print(json.listing(listing), end="")
+    elif _is_rich():
+        from paratree.render import terminal
+
+        _print_rich(terminal.table(listing, hints=True))
+    else:
+        from paratree.render import text
+
+        print("\n".join(text.lines(listing)))
+    return _DONE
+
+
+def _get(options: argparse.Namespace) -> int:
+    from paratree.render import json, results
+    from paratree.verbs.get import get, write_npy
+
+    with paratree.open(options.source) as tree:
+        found = get(tree, options.name, options.slice, dtype=options.dtype)
+    if found.changed:
+        changed = f"{found.changed} of {found.values.size} values changed"
+        print(f"paratree: {changed} in the cast from {found.param.dtype} to {found.dtype}", file=sys.stderr)
+    if options.output is not None:
+        write_npy(found, options.output, force=options.force)
+        print(f"{options.output}: {results.values_head(found)}", file=sys.stderr)
+    elif options.json:
+        print(json.values(found), end="")
+    else:
+        print("\n".join(results.values(found, width=_width())))
+    return _DONE
+
+
+def _ties(options: argparse.Namespace) -> int:
+    from paratree.render import json, results
+    from paratree.verbs.ties import ties
+
+    with paratree.open(options.source) as tree:
+        found = ties(tree)
+    print(json.ties(found) if options.json else "\n".join(results.ties(found)) + "\n", end="")
+    return _DONE if found else _NOTHING
+
+
+def _formats(options: argparse.Namespace) -> int:
+    from paratree.render import json, results
+    from paratree.verbs.formats import formats
+
+    found = formats()
+    if options.json:
+        print(json.formats(found), end="")
+    elif _is_rich():
+        from paratree.render import terminal
+
+        _print_rich(terminal.formats(found))
+    else:
+        print("\n".join(results.formats(found)))
+    return _DONE
+
+
+# The terminal
+
+
+def _is_rich() -> bool:
+    """Tell whether to print tables and colours: on a terminal, or where FORCE_COLOR asks for them."""
+    if os.environ.get("FORCE_COLOR"):
+        return True
+    return sys.stdout is not None and sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def _print_rich(renderable: RenderableType) -> None:
+    from rich.console import Console
+
+    forced = True if os.environ.get("FORCE_COLOR") else None
+    Console(force_terminal=forced, highlight=False, markup=False, emoji=False).print(renderable)
+
+
+def _width() -> int:
+    """Return the number of columns; shutil would do it, at a tenth of the whole start."""
+    if (columns := os.environ.get("COLUMNS", "")).isdecimal():
+        return max(int(columns), 1)
+    try:
+        return os.get_terminal_size(1).columns or 80
+    except OSError:
+        return 80
+
+
+# Parsing
+
+
+def _parse(arguments: list[str]) -> argparse.Namespace:
+    command = next((argument for argument in arguments if not argument.startswith("-")), None)
+    if "--print-completion" in arguments:  # of all commands
+        command = None
+    if command is not None and command not in _COMMANDS:
+        _refuse(command)
+    parser = _parser(command)
+    if not arguments:
+        parser.print_help(sys.stderr)
+        sys.exit(_TROUBLE)
+    return parser.parse_args(arguments)
+
+
+def _refuse(command: str) -> NoReturn:
+    from difflib import get_close_matches
+
+    hint = f"the commands are {', '.join(_COMMANDS)}"
+    if near := get_close_matches(command, _COMMANDS, n=1):
+        hint = f"did you mean '{near[0]}'?"
+    elif os.path.exists(command):  # noqa: PTH110 -- see files.local
+        hint = f"did you mean 'paratree show {command}'?"
+    sys.exit(_complain(f"no command '{printable(command)}'; {printable(hint)}"))
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(_TROUBLE, f"paratree: {printable(message)}; see '{self.prog} --help'\n")
+
+
+def _parser(command: str | None) -> argparse.ArgumentParser:
+    """Return the parser; given a command, only its arguments are made."""
+    parser = _Parser(
+        "paratree", description=_DESCRIPTION, epilog=_EPILOG, formatter_class=_formatter, allow_abbrev=False
+    )
+    parser.add_argument("--version", action="version", version=f"paratree {paratree.__version__}")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    parser.add_argument(
+        "--print-completion",
+        choices=("bash", "zsh", "tcsh"),
+        action=_PrintCompletion,
+        help="print a completion script for a shell",
+    )
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, prog="paratree")
+    for name, (run, fill, text) in _COMMANDS.items():
+        one = commands.add_parser(
+            name, help=text[0].lower() + text[1:], description=f"{text}.", formatter_class=_formatter,
+            allow_abbrev=False,
+        )  # fmt: skip
+        one.set_defaults(run=run)
+        if command in (None, name):
+            one.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+            fill(one)
+    return parser
+
+
+def _formatter(prog: str) -> argparse.HelpFormatter:
+    width = min(_width(), _WIDEST_HELP)
+    return argparse.RawDescriptionHelpFormatter(prog, max_help_position=28, width=width)
+
+
+class _PrintCompletion(argparse.Action):
+    def __call__(self, parser: argparse.ArgumentParser, _: object, value: Any, __: object = None) -> NoReturn:
+        import shtab
+
+        print(shtab.complete(parser, shell=value))
+        parser.exit()
+
+
+def _add_source(parser: argparse.ArgumentParser) -> None:
+    source = parser.add_argument("source", metavar="SOURCE", help="a checkpoint file, or a folder of one")
+    source.complete = _FILE  # type: ignore[attr-defined]
+
+
+def _add_json(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+
+
+def _fill_show(parser: argparse.ArgumentParser) -> None:
+    _add_source(parser)
+    add = parser.add_argument
+    add("--select", metavar="P", action="append", type=_selector,
+        help="only names that fit: '**.attn.*', 'layers.{0..3}.**', a folded row; may be given again")  # fmt: skip
+    add("--kind", metavar="K", action="append", choices=_KINDS, help=f"only this kind: {', '.join(_KINDS)}")
+    add("--depth", metavar="N", type=_positive, help="one row for each subtree N segments deep")
+    add("--sort", choices=("name", "size"), help="by name, or the largest first; else in the model's order")
+    add("--all", action="store_true", help="list every tensor, fold no repeated blocks")
+    _add_json(parser)
+
+
+def _fill_get(parser: argparse.ArgumentParser) -> None:
+    _add_source(parser)
+    add = parser.add_argument
+    add("name", metavar="NAME", help="name of one tensor, as 'paratree show --all' lists it")
+    add("--slice", metavar="I", type=_index, default=..., help="a part, as NumPy says it: --slice=0:3,1")
+    add("--dtype", metavar="D", help="cast to this dtype, as float32")
+    output = parser.add_mutually_exclusive_group()
+    written = output.add_argument("-o", "--output", metavar="FILE.npy", help="write a .npy file")
+    written.complete = _FILE  # type: ignore[attr-defined]
+    add("--force", action="store_true", help="with -o: replace a file that is there")
+    _add_json(output)
+
+
+def _fill_ties(parser: argparse.ArgumentParser) -> None:
+    _add_source(parser)
+    _add_json(parser)
+
+
+_COMMANDS: dict[str, tuple[Any, Any, str]] = {
+    "show": (_show, _fill_show, "List names, shapes, dtypes and sizes, without reading a value"),
+    "get": (_get, _fill_get, "Print the values of one tensor, or write them to a .npy file"),
+    "ties": (_ties, _fill_ties, "List the names that are one parameter"),
+    "formats": (_formats, _add_json, "List the file formats that are read"),
+}
+
+
+# Types of arguments
+
+
+def _selector(text: str) -> str:
+    import re
+
+    from paratree.core.select import tests_of
+
+    try:
+        tests_of(text, role=None, kind=None, dtype=None, ndim=None)
+    except (ValueError, re.error) as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return text
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or len(text) > 9 or not int(text):
+        raise argparse.ArgumentTypeError(f"'{text}' is no number of segments, at least 1")
+    return int(text)
+
+
+def _index(text: str) -> Any:
+    from paratree.verbs.get import parse_index
+
+    try:
+        return parse_index(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None

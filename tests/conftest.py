@@ -1,0 +1,28 @@
+"""What holds for every test: quiet frameworks, no settings of the person who runs them, and no silent skips."""
+
+from __future__ import annotations
+
+import os
+
+import hypothesis
+import pytest
+
+os.environ |= {"TF_CPP_MIN_LOG_LEVEL": "3", "TF_ENABLE_ONEDNN_OPTS": "0", "CUDA_VISIBLE_DEVICES": ""}
+for _name in ("COLUMNS", "FORCE_COLOR", "NO_COLOR", "PYTHONWARNINGS"):
+    os.environ.pop(_name, None)
+
+# A shared machine can be slow, so no deadline; what fails once in CI must fail for the next person too.
+hypothesis.settings.register_profile("paratree", deadline=None, derandomize="CI" in os.environ)
+hypothesis.settings.load_profile("paratree")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--no-skips", action="store_true", help="a skipped test is a failed run")
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Fail a run that is green only because a package was missing, where none should be."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if reporter and session.config.getoption("--no-skips") and (skipped := reporter.stats.get("skipped")):
+        reporter.write_line(f"\n{len(skipped)} skipped, and here nothing may be", red=True)
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
