@@ -1,7 +1,7 @@
 """The command line: parse, run one verb, render, exit.
 
-Exit codes are those of diff(1): 0 done, 1 nothing found, 2 trouble. stdout is data, stderr is messages. Only what
-a command needs is imported: ``show`` into a pipe must start within a few times the start of Python itself.
+Exit codes are those of diff(1): 0 done, 1 nothing found, 2 trouble. stdout is data, stderr is messages.
+Only what a command needs is imported: ``show`` into a pipe takes but a few times the start of Python itself.
 """
 
 from __future__ import annotations
@@ -87,8 +87,8 @@ def _complain(message: str, arguments: Sequence[str] = (), status: int = _TROUBL
 
 def _discard_output() -> None:
     """Point stdout to nowhere, so that Python's last flush has nothing to complain about."""
-    if sys.stdout is not None and sys.stdout is sys.__stdout__:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if (output := sys.__stdout__) is not None and output is sys.stdout:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), output.fileno())
 
 
 # Commands
@@ -250,7 +250,9 @@ def _parser(command: str | None) -> argparse.ArgumentParser:
         )  # fmt: skip
         one.set_defaults(run=run)
         if command in (None, name):
-            one.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+            one.add_argument(
+                "--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS
+            )
             fill(one)
     return parser
 
@@ -273,7 +275,7 @@ def _add_source(parser: argparse.ArgumentParser) -> None:
     source.complete = _FILE  # type: ignore[attr-defined]
 
 
-def _add_json(parser: argparse.ArgumentParser) -> None:
+def _add_json(parser: argparse._ActionsContainer) -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON document")
 
 
@@ -281,7 +283,7 @@ def _fill_show(parser: argparse.ArgumentParser) -> None:
     _add_source(parser)
     add = parser.add_argument
     add("--select", metavar="P", action="append", type=_selector,
-        help="only names that fit: '**.attn.*', 'layers.{0..3}.**', a folded row; may be given again")  # fmt: skip
+        help="only names that fit: '**.attn.*', 'layers.{0..3}.**', a folded row; repeatable")  # fmt: skip
     add("--kind", metavar="K", action="append", choices=_KINDS, help=f"only this kind: {', '.join(_KINDS)}")
     add("--depth", metavar="N", type=_positive, help="one row for each subtree N segments deep")
     add("--sort", choices=("name", "size"), help="by name, or the largest first; else in the model's order")

@@ -1,4 +1,4 @@
-"""What holds for every test: quiet frameworks, no settings of the person who runs them, and no silent skips."""
+"""What holds for every test: quiet frameworks, nobody's own settings, no silent skips."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ import secrets
 import signal
 import stat
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -53,7 +53,7 @@ def replacing(path: str | os.PathLike[str], *, force: bool = False) -> Iterator[
     with _terminated_as_exit():
         try:
             descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _NEW_MODE)
-            with open(descriptor, "wb") as file:
+            with os.fdopen(descriptor, "wb") as file:
                 if old is not None:
                     _imitate(descriptor, old)
                 yield file
@@ -84,7 +84,9 @@ def _existing(target: Path, force: bool) -> os.stat_result | None:
     if not stat.S_ISREG(old.st_mode):
         raise OSError(errno.EINVAL, "not a regular file; give another path", printable(str(target)))
     if not force:
-        raise FileExistsError(errno.EEXIST, "it exists; replacing it takes force (--force)", printable(str(target)))
+        raise FileExistsError(
+            errno.EEXIST, "it exists; replacing it takes force (--force)", printable(str(target))
+        )
     return old
 
 
@@ -92,10 +94,10 @@ def _imitate(descriptor: int, old: os.stat_result) -> None:
     """Give the new file the owner, if that is permitted, and the mode of the old."""
     now = os.fstat(descriptor)
     if (now.st_uid, now.st_gid) != (old.st_uid, old.st_gid):
-        try:
+        with suppress(
+            PermissionError
+        ):  # only root gives files away; else the writer owns it, as with any editor
             os.fchown(descriptor, old.st_uid, old.st_gid)
-        except PermissionError:  # only root may give files away; the writer owns it then, as with any editor
-            pass
     os.fchmod(descriptor, stat.S_IMODE(old.st_mode))
 
 
@@ -109,7 +111,7 @@ def _sync_folder(folder: Path) -> None:
 
 @contextmanager
 def _terminated_as_exit() -> Iterator[None]:
-    """Turn SIGTERM into SystemExit, so that the file is removed; a handler of the program's own is left alone."""
+    """Turn SIGTERM into SystemExit, so that the file is removed; a handler of the program is left alone."""
     ours = (
         threading.current_thread() is threading.main_thread()
         and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL

@@ -13,9 +13,10 @@ from paratree.core.array import RefusedArray
 from paratree.core.dtypes import BITS
 from paratree.core.errors import CorruptFileError, UnsafeFileError, printable
 from paratree.files.array import check_shape, file_array
+from paratree.files.hdf5_texts import BOMB, Texts
 from paratree.files.hdf5_values import (
-    BOMB,
     MOST_EXPANSION,
+    OPAQUE,
     PackedArray,
     Stream,
     dtype_of,
@@ -23,6 +24,7 @@ from paratree.files.hdf5_values import (
     opened,
     problem_of,
 )
+from paratree.files.local import read
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -35,8 +37,7 @@ if TYPE_CHECKING:
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _DEEPEST = 64  # groups inside each other
 _MOST_OBJECTS = 250_000
-_MOST_ATTRIBUTES = 2_000  # of one group
-_MOST_TEXT = 64 << 20  # bytes of all attributes together
+_DTYPE = "dtype"  # the attribute in which Keras keeps the name of a dtype that HDF5 lacks
 _LARGE = 4 << 30  # an array of more that is stored in a thousandth of it is a bomb
 _OUT = "paratree follows no way out of a file: copy the data into one file (h5repack) if you trust it"
 
@@ -98,7 +99,11 @@ class Group:
 
 def is_hdf5(head: bytes) -> bool:
     """Tell whether a file that begins with ``head`` is HDF5; a user block of its own may come first."""
-    return any(head.startswith(SIGNATURE, start) for start in (0, 512, 1024, 2048))
+    return _base(head) is not None
+
+
+def _base(head: bytes) -> int | None:
+    return next((start for start in (0, 512, 1024, 2048) if head.startswith(SIGNATURE, start)), None)
 
 
 def read_tree(source: Source, wanted: Callable[[str], bool]) -> Group:
@@ -113,9 +118,11 @@ def read_tree(source: Source, wanted: Callable[[str], bool]) -> Group:
         UnsafeFileError: the file leads out of itself, around in a circle, or to far more than it stores.
         MissingPackageError: h5py is not installed.
     """
-    stream = Stream(source)
-    walk = _Walk(source, stream, wanted)
-    with opened(stream, lambda: walk.path) as file:
+    base = _base(read(source, 0, min(source.size, 2048 + len(SIGNATURE))))
+    if base is None:
+        raise CorruptFileError(source.path, "this is no HDF5 file", offset=0, member=source.member)
+    walk = _Walk(source, base, wanted)
+    with opened(Stream(source, base), lambda: walk.path) as file:
         from h5py import h5g
 
         return walk.run(h5g.open(file.id, b"/"))
@@ -124,20 +131,22 @@ def read_tree(source: Source, wanted: Callable[[str], bool]) -> Group:
 class _Walk:
     """One walk over one file; ``path`` is where it is, for messages."""
 
-    def __init__(self, source: Source, stream: Stream, wanted: Callable[[str], bool]) -> None:
-        self.source, self.stream, self.wanted = source, stream, wanted
+    def __init__(self, source: Source, base: int, wanted: Callable[[str], bool]) -> None:
+        self.source = source
+        self._wanted = lambda name: name == _DTYPE or wanted(name)
         self.path: tuple[str, ...] = ()
         self._groups: dict[int, Group] = {}
         self._datasets: dict[int, Dataset] = {}
         self._spans: list[tuple[int, int, str]] = []
-        self._single: list[tuple[tuple[str, ...], list[str], Any]] = []
-        self._objects = self._text = 0
+        self._texts = Texts(source, base)
+        self._objects = 0
 
     def run(self, root_id: Any) -> Group:
         """Return the root; every object is met once, each before it is opened."""
         from h5py import h5o
 
-        root = self._group(root_id, h5o.get_info(root_id).addr)
+        address = h5o.get_info(root_id).addr
+        root = self._group(root_id, address, self._texts.of(address, self._wanted))
         waiting = [(root_id, root)]
         while waiting:
             group_id, group = waiting.pop()
@@ -148,12 +157,12 @@ class _Walk:
                     group.children[text] = Dataset(self.path, same.array, same.end)
                     continue
                 self._check_group(address)
-                found = h5o.open(group_id, name)
-                if (child := self._child(found, address)) is not None:
+                texts = self._texts.of(address, self._wanted)
+                child = self._child(found := h5o.open(group_id, name), address, texts)
+                if child is not None:
                     group.children[text] = child
                 if isinstance(child, Group):
                     waiting.append((found, child))
-        self._read_single_texts()
         self._check_overlap()
         for group in reversed(self._groups.values()):
             group.end = max((child.end for child in group.children.values()), default=-1)
@@ -166,19 +175,19 @@ class _Walk:
         if len(self.path) > _DEEPEST:
             raise self._fault(f"over {_DEEPEST} groups lie inside each other")
 
-    def _child(self, found: Any, address: int) -> Group | Dataset | None:
+    def _child(self, found: Any, address: int, texts: dict[str, list[str]]) -> Group | Dataset | None:
         from h5py import h5d, h5g
 
         if isinstance(found, h5g.GroupID):
-            return self._group(found, address)
+            return self._group(found, address, texts)
         if isinstance(found, h5d.DatasetID):
-            self._datasets[address] = self._dataset(found, address)
+            self._datasets[address] = self._dataset(found, address, texts.get(_DTYPE, []))
             return self._datasets[address]
         return None  # a type that has a name; it holds no values
 
-    def _group(self, group_id: Any, address: int) -> Group:
+    def _group(self, group_id: Any, address: int, texts: dict[str, list[str]]) -> Group:
         tracked = bool(group_id.get_create_plist().get_link_creation_order() & 1)
-        self._groups[address] = Group(self.path, self._texts(group_id), tracked)
+        self._groups[address] = Group(self.path, texts, tracked)
         return self._groups[address]
 
     def _links(self, group_id: Any, group: Group) -> list[tuple[bytes, int]]:
@@ -204,61 +213,7 @@ class _Walk:
                 raise self._unsafe(f"{what.get(kind, 'a link of its own kind')} stands for data")
         return [(name, address) for name, _, address in links]
 
-    def _texts(self, group_id: Any) -> dict[str, list[str]]:
-        """Read the lists among the attributes asked for, and leave the single texts for later."""
-        from h5py import h5a
-
-        names: list[bytes] = []
-
-        def note(name: bytes, *_: object) -> bool | None:
-            names.append(name)
-            return True if len(names) > _MOST_ATTRIBUTES else None
-
-        if h5a.get_num_attrs(group_id):
-            h5a.iterate(group_id, note)
-        if len(names) > _MOST_ATTRIBUTES:
-            raise self._fault(f"this group has over {_MOST_ATTRIBUTES} attributes")
-        texts: dict[str, list[str]] = {}
-        for name in names:
-            text = name.decode("utf-8", "surrogateescape")
-            if self.wanted(text):
-                attribute = h5a.open(group_id, name)
-                if (count := self._check_text(attribute, text)) > 1:
-                    texts[text] = self._read_text(attribute, count)
-                else:
-                    texts[text] = []
-                    self._single += [(self.path, texts[text], attribute)] * count
-        return texts
-
-    def _check_text(self, attribute: Any, name: str) -> int:
-        """Return how many texts an attribute holds; how many it claims is checked before they are read."""
-        from h5py import h5s, h5t
-
-        kind, space = attribute.get_type(), attribute.get_space()
-        count = 0 if space.get_simple_extent_type() == h5s.NULL else space.get_simple_extent_npoints()
-        if count and not isinstance(kind, h5t.TypeStringID):
-            raise self._fault(f"its attribute {name} is no text")
-        if count * kind.get_size() > min(_MOST_TEXT, self.source.size):
-            raise self._fault(f"its attribute {name} claims {count} texts, more than the file can hold")
-        return int(count)
-
-    def _read_text(self, attribute: Any, count: int) -> list[str]:
-        import numpy as np
-
-        values = np.empty(count, attribute.dtype).reshape(attribute.shape)
-        self.stream.read_texts(attribute, values, count)
-        found = values.reshape(-1).tolist()
-        self._text += sum(map(len, found))
-        if self._text > _MOST_TEXT:
-            raise self._unsafe(f"its attributes hold over {_MOST_TEXT} bytes of text", advice=BOMB)
-        return [t if isinstance(t, str) else t.decode("utf-8", "surrogateescape") for t in found]
-
-    def _read_single_texts(self) -> None:
-        """Read the single texts, after all lists: HDF5 keeps heaps, and one for a long text must not serve a list."""
-        for self.path, texts, attribute in self._single:
-            texts += self._read_text(attribute, 1)
-
-    def _dataset(self, dataset: Any, address: int) -> Dataset:
+    def _dataset(self, dataset: Any, address: int, named: list[str]) -> Dataset:
         from h5py import h5d, h5s
 
         plist, where = dataset.get_create_plist(), self._where() or ""
@@ -274,6 +229,8 @@ class _Walk:
         if size > _LARGE and size > MOST_EXPANSION * stored:
             raise self._unsafe(f"{size} bytes are claimed and {stored} are stored", advice=BOMB)
         dtype, big_endian = dtype_of(dataset)
+        if dtype == OPAQUE:
+            dtype = next((name for name in named if BITS.get(name) == width * 8), dtype)
         offset = dataset.get_offset() if layout == h5d.CONTIGUOUS else None
         if offset is not None:
             self._spans.append((offset, offset + size, where))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import re
+import struct
 from contextlib import contextmanager
 from math import prod
 
@@ -19,6 +20,8 @@ from paratree.core.errors import (
     UnsafeFileError,
     printable,
 )
+from paratree.files.hdf5_texts import BOMB
+from paratree.files.local import read
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,18 +33,18 @@ if TYPE_CHECKING:
     from paratree.core.array import Index
     from paratree.files.local import Source
 
-BOMB = "it has the form of a bomb: open it with h5py if you trust it"
 MOST_EXPANSION = 1000  # bytes that a stored byte may stand for, beyond _SMALL bytes
 _SMALL = 64 << 20
-_MOST_TEXTS = 256 << 20  # bytes: 4,096 references fill a header, and HDF5 lets heaps of short texts grow to 64 KiB
+_NO_MORE_FREE, _MOST_FREE = 1, 1 << 16
 _DEFLATE, _SHUFFLE, _FLETCHER32, _LZF = 1, 2, 3, 32000  # filters, by the number that HDF5 gives them
 _FLOATS = {  # bytes, then where sign, exponent and fraction are, and the exponent's bias -> name
     (2, 15, 10, 5, 0, 10, 15): "float16", (2, 15, 7, 8, 0, 7, 127): "bfloat16",
     (4, 31, 23, 8, 0, 23, 127): "float32", (8, 63, 52, 11, 0, 52, 1023): "float64",
 }  # fmt: skip
+OPAQUE = "opaque bytes"
 _WORDS = {
     "TypeIntegerID": "integers", "TypeFloatID": "floats", "TypeStringID": "text", "TypeVlenID": "lists",
-    "TypeOpaqueID": "opaque bytes", "TypeCompoundID": "compounds", "TypeArrayID": "arrays in an array",
+    "TypeOpaqueID": OPAQUE, "TypeCompoundID": "compounds", "TypeArrayID": "arrays in an array",
     "TypeReferenceID": "references", "TypeBitfieldID": "bit fields", "TypeTimeID": "times",
 }  # fmt: skip
 _INNER = re.compile(r"^[^()]* \((.*)\)$")  # h5py says what it was doing, and HDF5's reason in brackets
@@ -51,11 +54,15 @@ _FAULTS = (  # what h5py raises on a damaged file, and NumPy on what h5py makes 
 
 
 class Stream(io.RawIOBase):
-    """A source as the read-only file object that h5py asks for; it also sees what HDF5 reads of its heaps."""
+    """A source as the read-only file object that h5py asks for.
 
-    def __init__(self, source: Source) -> None:
-        self.source, self._place = source, 0
-        self._texts, self._heap = 0, 0  # texts being read just now; bytes of the largest heap read for such
+    Args:
+        source: where the file is.
+        base: where it begins in the source, if what HDF5 reads of it is not known to be sound yet.
+    """
+
+    def __init__(self, source: Source, base: int | None = None) -> None:
+        self.source, self.base, self._place = source, base, 0
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         """Move, as files do."""
@@ -76,28 +83,27 @@ class Stream(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         """Read from the place on; h5py asks for nothing else."""
-        view = memoryview(buffer)[: max(self.source.size - self._place, 0)]
+        place = self._place
+        view = memoryview(buffer)[: max(self.source.size - place, 0)]
         if view.nbytes:
-            self.source.readinto(view, self._place)
+            self.source.readinto(view, place)
         self._place += view.nbytes
-        if self._texts and view.nbytes >= 16 and bytes(view[:4]) == b"GCOL":
-            self._heap = max(self._heap, int.from_bytes(view[8:16], "little"))
-            self._check_heap()
+        if self.base is not None and bytes(view[:4]) == b"HEAP":
+            self._check_names(place, self.base)
         return view.nbytes
 
-    def read_texts(self, attribute: Any, values: np.ndarray[Any, Any], count: int) -> None:
-        """Read an attribute of texts, which may all refer to one long text of a heap: HDF5 copies it for each."""
-        self._texts = count if count > 1 else 0
-        self._check_heap()
-        attribute.read(values)
-        self._texts = 0
-
-    def _check_heap(self) -> None:
-        if self._texts * self._heap > _MOST_TEXTS:
-            raise UnsafeFileError(
-                self.source.path, f"each of {self._texts} texts could be a heap of {self._heap} bytes",
-                member=self.source.member, advice=BOMB,
-            )  # fmt: skip
+    def _check_names(self, start: int, base: int) -> None:
+        """Follow the list of free places in a heap of names: HDF5 2.0 would follow a circle for ever."""
+        size, free, place = struct.unpack("<3Q", read(self.source, start + 8, 24))
+        seen: set[int] = set()
+        while free != _NO_MORE_FREE:
+            if free in seen or free + 16 > size or len(seen) > _MOST_FREE:
+                raise CorruptFileError(
+                    self.source.path, "the free places of a heap of names are no list", offset=start,
+                    member=self.source.member,
+                )  # fmt: skip
+            seen.add(free)
+            free = int.from_bytes(read(self.source, base + place + free, 8), "little")
 
 
 @contextmanager
@@ -142,9 +148,6 @@ def dtype_of(dataset: Any) -> tuple[str, bool]:
         names = {kind.get_member_value(i): kind.get_member_name(i) for i in range(count)}
         boolean = kind.get_size() == 1 and names == {0: b"FALSE", 1: b"TRUE"}
         return ("bool", False) if boolean else _plain(kind.get_super())
-    if isinstance(kind, h5t.TypeOpaqueID) and kind.get_size() <= 2:
-        name = _dtype_attribute(dataset)
-        return (name, False) if BITS.get(name) == kind.get_size() * 8 else _plain(kind)
     return _plain(kind)
 
 
@@ -159,26 +162,6 @@ def _complex(kind: Any) -> tuple[str, bool] | None:
     if half != other or big != big_too or half not in ("float32", "float64"):
         return None
     return (f"complex{width * 16}", big) if places == [0, width] and kind.get_size() == 2 * width else None
-
-
-def _dtype_attribute(dataset: Any) -> str:
-    """Return the attribute in which Keras keeps the name of a dtype that HDF5 lacks, as bfloat16."""
-    import numpy as np
-    from h5py import h5a, h5t
-
-    if not h5a.exists(dataset, b"dtype"):
-        return ""
-    attribute = h5a.open(dataset, b"dtype")
-    if (
-        not isinstance(kind := attribute.get_type(), h5t.TypeStringID)
-        or attribute.shape
-        or kind.get_size() > 64
-    ):
-        return ""
-    value = np.empty((), attribute.dtype)
-    attribute.read(value)
-    text = value[()]
-    return text.decode("utf-8", "replace") if isinstance(text, bytes) else str(text)
 
 
 def _plain(kind: Any) -> tuple[str, bool]:

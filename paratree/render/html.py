@@ -50,7 +50,7 @@ _STYLE = (
 
 
 def foldable(tree: ParamTree) -> str:
-    """Return a tree as HTML: two levels open, repeated blocks folded, at most 200 rows, everything escaped."""
+    """Return a tree as HTML: two levels open, repeated blocks folded, at most 200 lines, all escaped."""
     listing = show(tree)
     body = _Body()
     for name, child in outline(listing.rows).children:

@@ -8,7 +8,8 @@ from __future__ import annotations
 import re
 
 from rich.cells import cell_len, set_cell_size
-from rich.table import Table
+from rich.segment import Segment
+from rich.style import Style
 from rich.text import Text
 
 from paratree.core.errors import printable
@@ -18,7 +19,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from rich.console import Console, ConsoleOptions, JustifyMethod, RenderableType
+    from rich.console import Console, ConsoleOptions, RenderResult
+    from rich.table import Table
 
     from paratree.verbs.formats import FormatFacts
     from paratree.verbs.listing import Listing, Row
@@ -28,9 +30,10 @@ if TYPE_CHECKING:
 _TIED = "⛓"
 _GAP = 2
 _LONGEST_TIED = 32
+_LONGEST_CELL = 40
 _LEAST_NAME, _SHARE_OF_NAME = 22, 0.45
 _BRACES = re.compile(r"\{[^{}]*\}|\*\*$")
-_STYLES = {"dtype": "green", "tied": "magenta"}
+_STYLES = {"dtype": Style(color="green"), "tied": Style(color="magenta")}
 _POORER = (  # what is given up first when the terminal is narrow: column, and what it becomes
     ("tied", "mark"),
     ("dtype", "if one"),
@@ -57,14 +60,14 @@ class Screen:
     def __init__(self, listing: Listing, hints: bool) -> None:
         self._listing, self._hints = listing, hints
 
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         listing = self._listing
         name, facts = title(listing), " · ".join(head(listing))
         fits = cell_len(name) + 3 + cell_len(facts) <= options.max_width
         yield Text.assemble((name, "bold"), "   " if fits else "\n", (facts, "dim"))
         if listing.rows:
             yield Text()
-            yield _table(listing, options.max_width)
+            yield from _lines(listing, console, options.max_width)
         yield Text()
         first, *rest = foot(listing, hints=self._hints)
         yield Text(first)
@@ -72,52 +75,69 @@ class Screen:
             yield Text(line, "yellow" if line.startswith("not readable") else "dim")
 
 
-def _table(listing: Listing, width: int) -> Table:
-    names, columns = _fit(listing, width - _GAP)
-    grid = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0), header_style="dim")
-    grid.add_column(Text("  name"), no_wrap=True)
-    for head, texts in columns:
-        justify: JustifyMethod = "right" if head in RIGHT else "left"
-        grid.add_column(Text(head), justify=justify, no_wrap=True, style=_STYLES.get(head, ""))
+def _lines(listing: Listing, console: Console, width: int) -> Iterator[Segment]:
+    """Yield the table; the cells are fitted already, and a rich Table takes five times as long."""
+    room, columns = _fit(listing, width - _GAP)
+    padded = [_padded(heading, texts) for heading, texts in columns]
+    heads = "".join(texts[0] for texts in padded)
+    yield Segment(f"{'  name':<{room + _GAP}}{heads}\n", Style(dim=True))
+    styles = [_STYLES.get(heading) for heading, _ in columns]
     before: tuple[str, ...] = ()
-    for i, row in enumerate(listing.rows):
-        grid.add_row(_name(row, before, names), *[Text(texts[i]) for _, texts in columns])
+    for i, row in enumerate(listing.rows, 1):
+        name = _name(row, before, room)
+        yield from name.render(console)
+        yield Segment(" " * (room + _GAP - name.cell_len))
+        for texts, style in zip(padded, styles, strict=True):
+            yield Segment(texts[i], style)
+        yield Segment.line()
         before = row.path
-    return grid
+
+
+def _padded(heading: str, texts: list[str]) -> list[str]:
+    """Return a heading and its cells, all of one width, with the gap before them."""
+    widths = [cell_len(text) for text in (heading, *texts)]
+    widest = max(widths)
+    pads = [" " * (widest - width) for width in widths]
+    if heading in RIGHT:
+        return [" " * _GAP + pad + text for pad, text in zip(pads, (heading, *texts), strict=True)]
+    return [" " * _GAP + text + pad for pad, text in zip(pads, (heading, *texts), strict=True)]
 
 
 def _fit(listing: Listing, width: int) -> tuple[int, list[Column]]:
     """Return the width of the names and the columns beside them, as many as the terminal has room for."""
     found = [cells(row) for row in listing.rows]
-    columns = {head: [texts[i] for texts in found] for i, head in enumerate(COLUMNS[:-1])}
-    names = columns.pop("name")
-    for head in RIGHT:
-        columns[head] = units_aligned(columns[head])
+    names = [texts[0] for texts in found]
+    columns = {
+        heading: [_shortened(texts[i], _LONGEST_CELL) for texts in found]
+        for i, heading in enumerate(COLUMNS[1:-1], 1)
+    }
+    for heading in RIGHT:
+        columns[heading] = units_aligned(columns[heading])
     if listing.ties:
         columns["tied"] = [_tied(row) for row in listing.rows]
     natural = max(cell_len(name) for name in names)
     wanted = min(natural, max(_LEAST_NAME, int(width * _SHARE_OF_NAME)))
     room = _room(columns, width)
-    for head, form in _POORER:
+    for heading, form in _POORER:
         if room >= wanted:
             break
-        if head in columns:
-            _impoverish(columns, head, form, listing)
+        if heading in columns:
+            _impoverish(columns, heading, form, listing)
             room = _room(columns, width)
     return max(min(natural, room), 1), list(columns.items())
 
 
 def _room(columns: dict[str, list[str]], width: int) -> int:
-    return width - sum(_GAP + max(map(cell_len, [head, *texts])) for head, texts in columns.items())
+    return width - sum(_GAP + max(map(cell_len, [heading, *texts])) for heading, texts in columns.items())
 
 
-def _impoverish(columns: dict[str, list[str]], head: str, form: str, listing: Listing) -> None:
+def _impoverish(columns: dict[str, list[str]], heading: str, form: str, listing: Listing) -> None:
     if form == "mark":
-        columns[head] = [f"{_TIED} {row.tie}" if row.tie else "" for row in listing.rows]
+        columns[heading] = [f"{_TIED} {row.tie}" if row.tie else "" for row in listing.rows]
     elif form == "tight":
-        columns[head] = [text.replace(" × ", "×") for text in columns[head]]
+        columns[heading] = [text.replace(" × ", "×") for text in columns[heading]]
     elif form == "gone" or len(listing.dtypes) == 1:
-        del columns[head]
+        del columns[heading]
 
 
 def _tied(row: Row) -> str:
@@ -149,26 +169,36 @@ def _shortened(name: str, width: int, common: int = 0) -> str:
     """Cut the middle of a name out if it is too wide, rather in what the row before has ``common`` with it.
 
     >>> _shortened("encoder.layer.attention.self.key.weight", 24)
-    'encoder…self.key.weight'
+    'encod…on.self.key.weight'
     >>> _shortened("encoder.layer.self.query_key_value.weight", 24, len("encoder.layer.self"))
     '….query_key_value.weight'
     """
     if cell_len(name) <= width:
         return name
     fits = common and cell_len(name[common:]) < width
-    tail = name[-max(width * 2 // 3, len(name) - common if fits else 1, 1) :]
-    while len(tail) > 1 and cell_len(tail) > width - 1:
+    tail = name[-max(width * 3 // 4, len(name) - common if fits else 1, 1) :]
+    while tail and cell_len(tail) > max(width - 1, 0):
         tail = tail[1:]
-    return set_cell_size(name, max(width - 1 - cell_len(tail), 0)).rstrip(" .") + "…" + tail
+    if "}" in tail.partition("{")[0]:  # braces are shown whole or not at all
+        tail = tail.partition("}")[2] or tail
+    start = set_cell_size(name, max(width - 1 - cell_len(tail), 0))
+    if "{" in start.rpartition("}")[2]:
+        start = start.rpartition("{")[0]
+    return start.rstrip(" .") + "…" + tail
 
 
 def formats(found: Sequence[FormatFacts]) -> Table:
     """Return a table of formats; long texts are wrapped."""
+    from rich.table import Table
+
     from paratree.render.results import FORMAT_HEADS, format_cells
 
     grid = Table(box=None, pad_edge=False, padding=(0, _GAP, 1, 0), header_style="dim")
-    for head in FORMAT_HEADS:
-        grid.add_column(Text(head.lower()), style="bold" if head == "NAME" else "", overflow="fold")
+    longest = max((len(suffix) for facts in found for suffix in facts.suffixes), default=0)
+    for heading in FORMAT_HEADS:
+        least = longest if heading == "SUFFIXES" else None
+        grid.add_column(Text(heading.lower()), min_width=least, overflow="fold")
     for facts in found:
-        grid.add_row(*map(Text, format_cells(facts)))
+        name, suffixes, *others = format_cells(facts)
+        grid.add_row(Text(name, "bold"), Text(suffixes.replace(" ", "\n"), no_wrap=True), *map(Text, others))
     return grid

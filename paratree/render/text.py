@@ -36,9 +36,13 @@ def one_line(tree: ParamTree) -> str:
         tied = own.names - own.count
         ties = f" ({tied} of {own.names} names tied)" if tied else ""
         words.append(count_of(own.size, "value") + ties)
-    words += [plural(totals[kind].count, NOUNS[kind]) for kind in NOUNS if kind != PARAMETER and totals[kind].names]
+    words += [
+        plural(totals[kind].count, NOUNS[kind]) for kind in NOUNS if kind != PARAMETER and totals[kind].names
+    ]
     dtypes = dict.fromkeys(p.dtype for p in tree.values() if p.kind == PARAMETER or not own.names)
-    words += [printable(dtype) for dtype in list(dtypes)[:_MOST_DTYPES]] + ["…"] * (len(dtypes) > _MOST_DTYPES)
+    words += [printable(dtype) for dtype in list(dtypes)[:_MOST_DTYPES]] + ["…"] * (
+        len(dtypes) > _MOST_DTYPES
+    )
     where = f" '{printable(tree.prefix)}'" if tree.prefix else ""
     return f"<ParamTree {printable(tree.source.rpartition('/')[2])}{where}: {', '.join(words)}>"
 
@@ -84,7 +88,7 @@ def foot(listing: Listing, *, hints: bool = False) -> list[str]:
     names = len(listing.params)
     bad = sum(number for _, number in listing.unreadable)
     folded = [row for row in listing.rows if row.shape is not None and row.tensors > 1]
-    facts = [f"{names - bad} of {names} readable"]
+    facts = [f"{names - bad} of {names} readable" if names else "nothing to read"]
     facts.append(plural(len(listing.ties), "tied group") if listing.ties else "no ties")
     if listing.frozen:
         facts.append(f"{listing.frozen} frozen")

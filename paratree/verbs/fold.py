@@ -12,6 +12,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence
 
+    _Entry = tuple[str, int, "_Node"]  # segment or pattern, how many it stands for, the first of them
+
 _LONGEST_NAME = 1000  # a longer name stays whole, so that a hostile one costs no more than its length
 _MOST_SEPARATORS = 32
 _LONGEST_RUN = 100_000  # what a selector takes, see core.select
@@ -43,7 +45,7 @@ class _Node:
 
     def __init__(self) -> None:
         self.children: dict[str, _Node] = {}
-        self.runs: list[tuple[str, int, _Node]] = []
+        self.runs: list[_Entry] = []
         self.first = self.sign = -1
 
 
@@ -67,13 +69,13 @@ def fold(names: Sequence[str], signs: Sequence[Hashable]) -> list[Folded]:
     leaves: dict[Hashable, int] = {}
     blocks: dict[tuple[object, ...], int] = {}
     for node in reversed(nodes):  # children stand after their parents
-        own = -1
         if node.first >= 0:
             plain = not _OF_SELECTORS.search(names[node.first])
-            own = leaves.setdefault(signs[node.first] if plain else node, len(leaves))
-        node.runs = _runs(node.children)
-        key = (own, *[(segment, child.sign) for segment, _, child in node.runs])
-        node.sign = blocks.setdefault(key, len(blocks))
+            node.sign = leaves.setdefault(signs[node.first] if plain else node, -2 - len(leaves))
+        if node.children:
+            node.runs = _runs(node.children)
+            key = (node.sign, *[(segment, child.sign) for segment, _, child in node.runs])
+            node.sign = blocks.setdefault(key, len(blocks))
     return sorted(_emit(nodes[0]), key=lambda folded: folded.first)
 
 
@@ -107,42 +109,47 @@ class _Run:
 
     __slots__ = ("high", "low", "members", "stem")
 
-    def __init__(self, stem: str, number: int, segment: str, node: _Node) -> None:
+    def __init__(self, stem: str, number: int, member: _Entry) -> None:
         self.stem, self.low, self.high = stem, number, number
-        self.members = [(segment, 1, node)]
+        self.members = [member]
+
+    def takes(self, number: int, node: _Node) -> bool:
+        """Tell whether a sibling of this number continues the run."""
+        following = number == self.high + 1 and number - self.low <= _LONGEST_RUN
+        return following and node.sign == self.members[0][2].sign
+
+    def entries(self) -> list[_Entry]:
+        """Return one entry for all, or all of them if they are too few to fold."""
+        count = len(self.members)
+        if count < (_LEAST if self.stem in ("", ".", "/") else _LEAST_STEMMED):
+            return self.members
+        return [(f"{self.stem}{{{self.low}..{self.high}}}", count, self.members[0][2])]
 
 
-def _runs(children: dict[str, _Node]) -> list[tuple[str, int, _Node]]:
+def _runs(children: dict[str, _Node]) -> list[_Entry]:
     """Return the children with runs folded: a pattern, how many it stands for, and the first of them."""
-    runs: list[_Run] = []
+    found: list[list[_Entry] | _Run] = []
     last: dict[str, _Run] = {}
     for segment, node in children.items():
+        if segment[-1] not in _DIGITS:
+            found.append([(segment, 1, node)])
+            continue
         stem, number = _numbered(segment)
-        run = last.get(stem) if number >= 0 else None
-        if run and run.high + 1 == number and node.sign == run.members[0][2].sign:
-            if number - run.low <= _LONGEST_RUN:
-                run.high = number
-                run.members.append((segment, 1, node))
-                continue
-        runs.append(_Run(stem, number, segment, node))
-        last[stem] = runs[-1]
-    return [entry for run in runs for entry in _entries(run)]
-
-
-def _entries(run: _Run) -> list[tuple[str, int, _Node]]:
-    count = len(run.members)
-    if count < (_LEAST if run.stem in ("", ".", "/") else _LEAST_STEMMED):
-        return run.members
-    return [(f"{run.stem}{{{run.low}..{run.high}}}", count, run.members[0][2])]
+        run = last.get(stem)
+        if run and run.takes(number, node):
+            run.high = number
+            run.members.append((segment, 1, node))
+        else:
+            run = last[stem] = _Run(stem, number, (segment, 1, node))
+            found.append(run)
+    return [entry for run in found for entry in (run if isinstance(run, list) else run.entries())]
 
 
 def _numbered(segment: str) -> tuple[str, int]:
     """Split ``layer_12`` into ``layer_`` and 12; the number is -1 if there is none in its plain form."""
-    if segment[-1:] not in _DIGITS:
-        return segment, -1
     stem = segment.rstrip(_DIGITS)
     digits = segment[len(stem) :]
-    if not digits or len(digits) > _LONGEST_NUMBER or (digits[0] == "0" and len(digits) > 1):
+    if len(digits) > _LONGEST_NUMBER or (digits[0] == "0" and len(digits) > 1):
         return segment, -1
     return stem, int(digits)
 

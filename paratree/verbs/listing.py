@@ -82,8 +82,9 @@ class Listing:
     """
 
     __slots__ = (
-        "_find_rows", "_rows", "depth", "dtypes", "format", "frozen", "hidden", "listed", "meta", "more_values", "nothing",
-        "notes", "of", "params", "prefix", "source", "ties", "totals", "unreadable", "values",
+        "_find_rows", "_rows", "depth", "dtypes", "format", "frozen", "hidden", "listed", "meta",
+        "more_values", "notes", "nothing", "of", "params", "prefix", "source", "ties",
+        "totals", "unreadable", "values",
     )  # fmt: skip
 
     def __init__(self, tree: ParamTree, params: Mapping[str, Param]) -> None:

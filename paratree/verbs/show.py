@@ -71,7 +71,11 @@ def show(
     numbers = _describe(listing, tree, chosen, everything)
     hidden = listing.hidden
     shown = {n: p for n, p in chosen.items() if p.kind not in hidden} if hidden else dict(chosen.items())
-    listing.listed, listing.dtypes, listing.depth = len(shown), _counted(p.array.dtype for p in shown.values()), depth
+    listing.listed, listing.dtypes, listing.depth = (
+        len(shown),
+        _counted(p.array.dtype for p in shown.values()),
+        depth,
+    )
 
     def rows() -> tuple[Row, ...]:
         found = _rows(shown, numbers, tree.ties, fold)
@@ -111,8 +115,11 @@ def _nothing(tree: ParamTree, select: Selector | None, kind: str | Iterable[str]
     if kind is not None and (select is None or tree.select(select)):
         kinds = ", ".join([kind] if isinstance(kind, str) else kind)
         counts = [f"{name} ({total.names})" for name, total in tree.totals.items() if total.names]
-        return f"{printable(tree.source)}: nothing here is of kind {printable(kinds)}; there are: {', '.join(counts)}"
-    patterns = [select] if isinstance(select, str) else list(select) if isinstance(select, list | tuple) else []
+        there = ", ".join(counts)
+        return f"{printable(tree.source)}: nothing here is of kind {printable(kinds)}; there are: {there}"
+    patterns = (
+        [select] if isinstance(select, str) else list(select) if isinstance(select, list | tuple) else []
+    )
     if not all(isinstance(pattern, str) for pattern in patterns) or not patterns:
         return f"{printable(tree.source)}: nothing fits the selection"
     return "; ".join(str(NoSuchParamError(pattern, tree, tree.source)) for pattern in patterns)
@@ -236,7 +243,9 @@ def plain_values(meta: object) -> tuple[tuple[tuple[str, str], ...], int]:
         for name, value in waiting:
             visited += 1
             if isinstance(value, Mapping):
-                deeper += [(f"{name}.{_key(key)}" if name else _key(key), below) for key, below in value.items()]
+                deeper += [
+                    (f"{name}.{_key(key)}" if name else _key(key), below) for key, below in value.items()
+                ]
             elif isinstance(value, list | tuple) and value and isinstance(value[0], Mapping):
                 deeper += [(f"{name}.{i}", below) for i, below in enumerate(value)]
             elif (text := _text(value)) is not None and len(found) < _MOST_META:

@@ -26,6 +26,13 @@ def test_bad_is_refused(case: Case, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("case", EVERY)
+def test_bad_is_refused_in_python(case: Case, tmp_path):
+    with pytest.raises(pt.ParatreeError) as caught:
+        _ = pt.open(write(case, "bad", tmp_path))[case.get or "w"].value
+    assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize("case", EVERY)
 def test_good_twin_opens(case: Case, tmp_path):
     with pt.open(write(case, "good", tmp_path)) as tree:
         for param in tree.values():
