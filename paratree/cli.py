@@ -16,10 +16,12 @@ from paratree.core.errors import printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from typing import Any, NoReturn
 
     from rich.console import RenderableType
+
+    Command = tuple[Callable[[argparse.Namespace], int], Callable[[argparse.ArgumentParser], None], str]
 
 _DONE, _NOTHING, _TROUBLE, _INTERRUPTED, _CLOSED_PIPE = 0, 1, 2, 130, 141
 _KINDS = ("parameter", "buffer", "state", "other")
@@ -35,7 +37,10 @@ What is in a checkpoint file: without its framework, without running its code.
   paratree ties model.pt                           names that are one parameter
   paratree formats                                 files that can be read
 """
-_EPILOG = "Exit codes: 0 done, 1 nothing found, 2 trouble. 'paratree COMMAND --help' tells more."
+_EPILOG = """\
+'paratree COMMAND --help' tells more.
+Exit codes: 0 done, 1 nothing found, 2 trouble.
+"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -309,7 +314,7 @@ def _fill_ties(parser: argparse.ArgumentParser) -> None:
     _add_json(parser)
 
 
-_COMMANDS: dict[str, tuple[Any, Any, str]] = {
+_COMMANDS: dict[str, Command] = {  # name -> what runs it, what adds its arguments, what it does
     "show": (_show, _fill_show, "List names, shapes, dtypes and sizes, without reading a value"),
     "get": (_get, _fill_get, "Print the values of one tensor, or write them to a .npy file"),
     "ties": (_ties, _fill_ties, "List the names that are one parameter"),

@@ -91,7 +91,11 @@ def find_format(file: LocalFile) -> Format:
     named = next((m.NAME for m in known_formats().values() if file.path.endswith(m.SUFFIXES)), None)
     raise UnknownSourceError(
         f"{printable(file.path)}: {what}, "
-        + (f"and a {named} file does not; fetch it again" if named else "no format known; see 'paratree formats'")
+        + (
+            f"and a {named} file does not; fetch it again"
+            if named
+            else "no format known; see 'paratree formats'"
+        )
     )
 
 

@@ -50,7 +50,8 @@ def test_training_checkpoint_is_no_corruption(tmp_path):
     """Elsewhere: "0 tensors, corruption"."""
     path = tmp_path / "run.pt"
     path.write_bytes(torch_zip(pickled({
-        "model_state_dict": {"w": tensor()}, "optimizer": {"state": {0: {"exp_avg": tensor()}}, "param_groups": []}, "epoch": 3,
+        "model_state_dict": {"w": tensor()},
+        "optimizer": {"state": {0: {"exp_avg": tensor()}}, "param_groups": []}, "epoch": 3,
     })))  # fmt: skip
     found = _listing(path)
     assert [p["name"] for p in found["params"]] == ["model_state_dict.w", "optimizer.state.0.exp_avg"]

@@ -1,8 +1,8 @@
 """HDF5 under guard: hard links inside the one file only, and every size checked before it is believed.
 
-h5py reads the structure, through a read-only view of a source. Plain arrays are then described by
-:mod:`paratree.files.array` and never need h5py again; the others are read with it, chunk sizes first.
-Format: HDF5 File Format Specification 3.0.
+h5py reads the structure, through a read-only view of a source, after :mod:`paratree.files.hdf5_headers` has
+looked at it. Plain arrays are then described by :mod:`paratree.files.array`, others by
+:mod:`paratree.files.hdf5_values`. Format: HDF5 File Format Specification 3.0.
 """
 
 from __future__ import annotations
@@ -13,18 +13,17 @@ from paratree.core.array import RefusedArray
 from paratree.core.dtypes import BITS
 from paratree.core.errors import CorruptFileError, UnsafeFileError, printable
 from paratree.files.array import check_shape, file_array
-from paratree.files.hdf5_texts import BOMB, Texts
+from paratree.files.hdf5_headers import BOMB, Headers, base_of, compact_data, fill_value
 from paratree.files.hdf5_values import (
     MOST_EXPANSION,
     OPAQUE,
     PackedArray,
-    Stream,
     dtype_of,
     member_of,
     opened,
     problem_of,
 )
-from paratree.files.local import read
+from paratree.files.local import Memory
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,9 +31,9 @@ if TYPE_CHECKING:
     from typing import Any
 
     from paratree.core.array import LazyArray
+    from paratree.files.hdf5_headers import Messages
     from paratree.files.local import Source
 
-SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _DEEPEST = 64  # groups inside each other
 _MOST_OBJECTS = 250_000
 _DTYPE = "dtype"  # the attribute in which Keras keeps the name of a dtype that HDF5 lacks
@@ -99,11 +98,7 @@ class Group:
 
 def is_hdf5(head: bytes) -> bool:
     """Tell whether a file that begins with ``head`` is HDF5; a user block of its own may come first."""
-    return _base(head) is not None
-
-
-def _base(head: bytes) -> int | None:
-    return next((start for start in (0, 512, 1024, 2048) if head.startswith(SIGNATURE, start)), None)
+    return base_of(head) is not None
 
 
 def read_tree(source: Source, wanted: Callable[[str], bool]) -> Group:
@@ -118,35 +113,32 @@ def read_tree(source: Source, wanted: Callable[[str], bool]) -> Group:
         UnsafeFileError: the file leads out of itself, around in a circle, or to far more than it stores.
         MissingPackageError: h5py is not installed.
     """
-    base = _base(read(source, 0, min(source.size, 2048 + len(SIGNATURE))))
-    if base is None:
-        raise CorruptFileError(source.path, "this is no HDF5 file", offset=0, member=source.member)
-    walk = _Walk(source, base, wanted)
-    with opened(Stream(source, base), lambda: walk.path) as file:
+    walk = _Walk(source, wanted)
+    messages = walk.headers.messages(walk.headers.root)
+    with opened(source, lambda: walk.path) as file:
         from h5py import h5g
 
-        return walk.run(h5g.open(file.id, b"/"))
+        return walk.run(h5g.open(file.id, b"/"), messages)
 
 
 class _Walk:
     """One walk over one file; ``path`` is where it is, for messages."""
 
-    def __init__(self, source: Source, base: int, wanted: Callable[[str], bool]) -> None:
-        self.source = source
-        self._wanted = lambda name: name == _DTYPE or wanted(name)
+    def __init__(self, source: Source, wanted: Callable[[str], bool]) -> None:
+        self.source, self.headers, self._wanted = source, Headers(source), wanted
         self.path: tuple[str, ...] = ()
         self._groups: dict[int, Group] = {}
         self._datasets: dict[int, Dataset] = {}
         self._spans: list[tuple[int, int, str]] = []
-        self._texts = Texts(source, base)
         self._objects = 0
 
-    def run(self, root_id: Any) -> Group:
-        """Return the root; every object is met once, each before it is opened."""
+    def run(self, root_id: Any, messages: Messages) -> Group:
+        """Return the root; every object is met once, each checked before it is opened."""
         from h5py import h5o
 
-        address = h5o.get_info(root_id).addr
-        root = self._group(root_id, address, self._texts.of(address, self._wanted))
+        if h5o.get_info(root_id).addr != self.headers.root:
+            raise self._fault("the root is not where the file says")
+        root = self._group(root_id, self.headers.root, messages)
         waiting = [(root_id, root)]
         while waiting:
             group_id, group = waiting.pop()
@@ -157,8 +149,8 @@ class _Walk:
                     group.children[text] = Dataset(self.path, same.array, same.end)
                     continue
                 self._check_group(address)
-                texts = self._texts.of(address, self._wanted)
-                child = self._child(found := h5o.open(group_id, name), address, texts)
+                messages = self.headers.messages(address)
+                child = self._child(found := h5o.open(group_id, name), address, messages)
                 if child is not None:
                     group.children[text] = child
                 if isinstance(child, Group):
@@ -175,19 +167,19 @@ class _Walk:
         if len(self.path) > _DEEPEST:
             raise self._fault(f"over {_DEEPEST} groups lie inside each other")
 
-    def _child(self, found: Any, address: int, texts: dict[str, list[str]]) -> Group | Dataset | None:
+    def _child(self, found: Any, address: int, messages: Messages) -> Group | Dataset | None:
         from h5py import h5d, h5g
 
         if isinstance(found, h5g.GroupID):
-            return self._group(found, address, texts)
+            return self._group(found, address, messages)
         if isinstance(found, h5d.DatasetID):
-            self._datasets[address] = self._dataset(found, address, texts.get(_DTYPE, []))
+            self._datasets[address] = self._dataset(found, address, messages)
             return self._datasets[address]
         return None  # a type that has a name; it holds no values
 
-    def _group(self, group_id: Any, address: int, texts: dict[str, list[str]]) -> Group:
+    def _group(self, group_id: Any, address: int, messages: Messages) -> Group:
         tracked = bool(group_id.get_create_plist().get_link_creation_order() & 1)
-        self._groups[address] = Group(self.path, texts, tracked)
+        self._groups[address] = Group(self.path, self.headers.texts(messages, self._wanted), tracked)
         return self._groups[address]
 
     def _links(self, group_id: Any, group: Group) -> list[tuple[bytes, int]]:
@@ -203,9 +195,12 @@ class _Walk:
 
         order = h5.INDEX_CRT_ORDER if group.tracked else h5.INDEX_NAME
         group_id.links.iterate(note, idx_type=order, info=True)
+        self.path = group.path
         self._objects += len(links)
         if self._objects > _MOST_OBJECTS:
             raise self._fault(f"it holds over {_MOST_OBJECTS} objects")
+        if len({name for name, _, _ in links}) < len(links):
+            raise self._fault("two things in this group have one name")
         for name, kind, _ in links:
             if kind != h5l.TYPE_HARD:
                 self.path = (*group.path, name.decode("utf-8", "surrogateescape"))
@@ -213,7 +208,7 @@ class _Walk:
                 raise self._unsafe(f"{what.get(kind, 'a link of its own kind')} stands for data")
         return [(name, address) for name, _, address in links]
 
-    def _dataset(self, dataset: Any, address: int, named: list[str]) -> Dataset:
+    def _dataset(self, dataset: Any, address: int, messages: Messages) -> Dataset:
         from h5py import h5d, h5s
 
         plist, where = dataset.get_create_plist(), self._where() or ""
@@ -221,29 +216,33 @@ class _Walk:
         if layout == h5d.VIRTUAL or plist.get_external_count():
             raise self._unsafe("its values lie in other files")
         if dataset.get_space().get_simple_extent_type() == h5s.NULL:
-            return Dataset(
-                self.path, RefusedArray((), "empty", f"{printable(where)}: has no values"), address
-            )
+            return Dataset(self.path, RefusedArray((), "empty", f"{printable(where)}: no values"), address)
         shape = check_shape(dataset.shape, self.source, where)
         size, stored = prod(shape) * width, min(dataset.get_storage_size(), self.source.size)
         if size > _LARGE and size > MOST_EXPANSION * stored:
             raise self._unsafe(f"{size} bytes are claimed and {stored} are stored", advice=BOMB)
         dtype, big_endian = dtype_of(dataset)
         if dtype == OPAQUE:
+            named = self.headers.texts(messages, _DTYPE.__eq__).get(_DTYPE, [])
             dtype = next((name for name in named if BITS.get(name) == width * 8), dtype)
-        offset = dataset.get_offset() if layout == h5d.CONTIGUOUS else None
+        offset = dataset.get_offset() if layout == h5d.CONTIGUOUS and stored else None
         if offset is not None:
             self._spans.append((offset, offset + size, where))
         array: LazyArray
         if dtype not in BITS:
             array = RefusedArray(shape, dtype, f"{printable(where)}: {dtype}; paratree reads numbers")
-        elif offset is not None:
-            array = file_array(self.source, offset, shape, dtype, big_endian=big_endian, member=where)
-        elif problem := problem_of(plist, layout, size, width, stored):
+        elif problem := problem_of(plist, size, width, stored):
             array = RefusedArray(shape, dtype, f"{printable(where)}: {problem}")
+        elif offset is not None or layout == h5d.COMPACT:
+            held = self.source if offset is not None else self._header_of(messages)
+            array = file_array(held, offset or 0, shape, dtype, big_endian=big_endian, member=where)
         else:
-            array = PackedArray(self.source, self.path, address, shape, dtype, big_endian)
+            fill = fill_value(messages)
+            array = PackedArray(self.source, self.path, address, shape, dtype, big_endian, plist, fill)
         return Dataset(self.path, array, max(address, offset or 0))
+
+    def _header_of(self, messages: Messages) -> Memory:
+        return Memory(compact_data(messages), self.source.path, self._where())
 
     def _check_overlap(self) -> None:
         end = 0
@@ -255,7 +254,7 @@ class _Walk:
             end = max(end, high)
 
     def _where(self) -> str | None:
-        return member_of(self.source, "/".join(self.path))
+        return member_of(self.source, self.path)
 
     def _fault(self, reason: str) -> CorruptFileError:
         return CorruptFileError(self.source.path, reason, member=self._where())

@@ -1,13 +1,13 @@
-"""The values of an HDF5 file: how it is opened, what its types are called, arrays that only h5py can read.
+"""The values of an HDF5 file: how it is opened, what its types are called, and arrays kept in chunks.
 
-The view that h5py gets is closed after every use: h5py 3.16 crashes the interpreter at exit otherwise.
+HDF5 is asked where chunks are and never reads one: it crashes on damaged ones (2.0.0). What it is opened
+with is closed after every use: h5py 3.16 crashes the interpreter at exit otherwise.
 """
 
 from __future__ import annotations
 
 import io
 import re
-import struct
 from contextlib import contextmanager
 from math import prod
 
@@ -20,7 +20,7 @@ from paratree.core.errors import (
     UnsafeFileError,
     printable,
 )
-from paratree.files.hdf5_texts import BOMB
+from paratree.files.hdf5_headers import BOMB
 from paratree.files.local import read
 
 TYPE_CHECKING = False
@@ -33,10 +33,11 @@ if TYPE_CHECKING:
     from paratree.core.array import Index
     from paratree.files.local import Source
 
+    Where = tuple[str, ...]
+
 MOST_EXPANSION = 1000  # bytes that a stored byte may stand for, beyond _SMALL bytes
 _SMALL = 64 << 20
-_NO_MORE_FREE, _MOST_FREE = 1, 1 << 16
-_DEFLATE, _SHUFFLE, _FLETCHER32, _LZF = 1, 2, 3, 32000  # filters, by the number that HDF5 gives them
+_DEFLATE, _SHUFFLE = 1, 2  # filters, by the number that HDF5 gives them
 _FLOATS = {  # bytes, then where sign, exponent and fraction are, and the exponent's bias -> name
     (2, 15, 10, 5, 0, 10, 15): "float16", (2, 15, 7, 8, 0, 7, 127): "bfloat16",
     (4, 31, 23, 8, 0, 23, 127): "float32", (8, 63, 52, 11, 0, 52, 1023): "float64",
@@ -54,15 +55,10 @@ _FAULTS = (  # what h5py raises on a damaged file, and NumPy on what h5py makes 
 
 
 class Stream(io.RawIOBase):
-    """A source as the read-only file object that h5py asks for.
+    """A source as the read-only file object that h5py asks for."""
 
-    Args:
-        source: where the file is.
-        base: where it begins in the source, if what HDF5 reads of it is not known to be sound yet.
-    """
-
-    def __init__(self, source: Source, base: int | None = None) -> None:
-        self.source, self.base, self._place = source, base, 0
+    def __init__(self, source: Source) -> None:
+        self.source, self._place = source, 0
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         """Move, as files do."""
@@ -83,33 +79,16 @@ class Stream(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         """Read from the place on; h5py asks for nothing else."""
-        place = self._place
-        view = memoryview(buffer)[: max(self.source.size - place, 0)]
+        view = memoryview(buffer)[: max(self.source.size - self._place, 0)]
         if view.nbytes:
-            self.source.readinto(view, place)
+            self.source.readinto(view, self._place)
         self._place += view.nbytes
-        if self.base is not None and bytes(view[:4]) == b"HEAP":
-            self._check_names(place, self.base)
         return view.nbytes
-
-    def _check_names(self, start: int, base: int) -> None:
-        """Follow the list of free places in a heap of names: HDF5 2.0 would follow a circle for ever."""
-        size, free, place = struct.unpack("<3Q", read(self.source, start + 8, 24))
-        seen: set[int] = set()
-        while free != _NO_MORE_FREE:
-            if free in seen or free + 16 > size or len(seen) > _MOST_FREE:
-                raise CorruptFileError(
-                    self.source.path, "the free places of a heap of names are no list", offset=start,
-                    member=self.source.member,
-                )  # fmt: skip
-            seen.add(free)
-            free = int.from_bytes(read(self.source, base + place + free, 8), "little")
 
 
 @contextmanager
-def opened(stream: Stream, where: Callable[[], tuple[str, ...]]) -> Iterator[Any]:
-    """Open a stream with h5py, close it whatever happens, and turn h5py's errors into one of ours."""
-    source = stream.source
+def opened(source: Source, where: Callable[[], Where]) -> Iterator[Any]:
+    """Open a file with h5py, close it whatever happens, and turn h5py's errors into one of ours."""
     try:
         import h5py
     except ImportError as error:
@@ -118,21 +97,23 @@ def opened(stream: Stream, where: Callable[[], tuple[str, ...]]) -> Iterator[Any
         ) from None
     file = None
     try:
-        file = h5py.File(stream, "r")
+        file = h5py.File(Stream(source), "r")
         yield file
     except ParatreeError:
         raise
     except _FAULTS as error:
         what = _INNER.sub(r"\1", " ".join(str(error).strip("'").split()))[:200] or type(error).__name__
-        member = member_of(source, "/".join(where()))
-        raise CorruptFileError(source.path, f"HDF5 cannot read this: {what}", member=member) from None
+        raise CorruptFileError(
+            source.path, f"HDF5 cannot read this: {what}", member=member_of(source, where())
+        ) from None
     finally:
         if file is not None:
             file.close()
 
 
-def member_of(source: Source, where: str) -> str | None:
+def member_of(source: Source, path: Where) -> str | None:
     """Return what messages call a place in the file, which may be in an archive."""
+    where = "/".join(path)
     return f"{source.member}: {where}" if source.member and where else where or source.member
 
 
@@ -181,43 +162,54 @@ def _plain(kind: Any) -> tuple[str, bool]:
     return name, order == h5t.ORDER_BE
 
 
-def problem_of(plist: Any, layout: int, size: int, width: int, stored: int) -> str | None:
-    """Say why an array that is not plain will not be read, if so."""
+def problem_of(plist: Any, size: int, width: int, stored: int) -> str | None:
+    """Say why an array that is not in one piece will not be read, if so."""
     from h5py import h5d
 
     most = max(_SMALL, MOST_EXPANSION * stored)
     if size > most:
         return f"{size} bytes are claimed and {stored} are stored; open it with h5py if you trust it"
-    if layout != h5d.CHUNKED:
+    if plist.get_layout() != h5d.CHUNKED:
         return None
     if (chunk := prod(plist.get_chunk()) * width) > most:
         return f"{chunk} bytes make a chunk and {stored} are stored; open it with h5py if you trust it"
-    filters = [plist.get_filter(i)[0] for i in range(plist.get_nfilters())]
-    if odd := [f for f in filters if f not in (_DEFLATE, _SHUFFLE, _FLETCHER32, _LZF)]:
-        return f"compressed by HDF5 filter {odd[0]}, which is not read; rewrite it with h5repack"
-    if sum(f in (_DEFLATE, _LZF) for f in filters) > 1:
-        return "compressed more than once; rewrite it with h5repack"
-    return None
+    filters = _filters(plist)
+    if odd := [number for number in filters if number not in (_DEFLATE, _SHUFFLE)]:
+        return f"packed by HDF5 filter {odd[0]}, which paratree does not undo; rewrite it with h5repack"
+    return "packed more than once; rewrite it with h5repack" if len(set(filters)) < len(filters) else None
+
+
+def _filters(plist: Any) -> list[int]:
+    return [plist.get_filter(i)[0] for i in range(plist.get_nfilters())]
 
 
 class PackedArray:
-    """An array in chunks, or inside its own header: read with h5py, only the chunks that are asked for."""
+    """An array in chunks, or never written: only the chunks that are asked for are read."""
 
-    __slots__ = ("_big_endian", "_path", "_source", "address", "dtype", "shape")
+    __slots__ = (
+        "_big_endian",
+        "_chunk",
+        "_fill",
+        "_filters",
+        "_path",
+        "_source",
+        "address",
+        "dtype",
+        "shape",
+    )
 
     problem = None
 
     def __init__(
-        self,
-        source: Source,
-        path: tuple[str, ...],
-        address: int,
-        shape: tuple[int, ...],
-        dtype: str,
-        big: bool,
-    ) -> None:
+        self, source: Source, path: Where, address: int, shape: tuple[int, ...], dtype: str, big_endian: bool,
+        plist: Any, fill: bytes,
+    ) -> None:  # fmt: skip
+        from h5py import h5d
+
         self._source, self._path, self.address = source, path, address
-        self.shape, self.dtype, self._big_endian = shape, dtype, big
+        self.shape, self.dtype, self._big_endian = shape, dtype, big_endian
+        self._chunk = plist.get_chunk() if plist.get_layout() == h5d.CHUNKED else None
+        self._filters, self._fill = _filters(plist), fill
 
     @property
     def storage(self) -> Storage:
@@ -236,74 +228,80 @@ class PackedArray:
 
         picks = basic_index(index, self.shape)
         ranges = [range(p, p + 1) if isinstance(p, int) else p for p in picks]
-        up = [r if r.step > 0 else r[::-1] for r in ranges]
         dtype = numpy_dtype(self.dtype)
-        raw = np.empty([len(r) for r in up], f"V{dtype.itemsize}")
-        if raw.size:
-            with opened(Stream(self._source), lambda: self._path) as file:
-                self._fill(file.id, raw, up)
-        values = raw.view(np.uint8 if dtype.itemsize == 1 else f"u{self._part(dtype.itemsize)}")
-        values = (values.byteswap() if self._big_endian else values).view(dtype)
-        values = values.reshape(raw.shape)
-        values = values[tuple(slice(None, None, 1 if r.step > 0 else -1) for r in ranges)]
+        width = dtype.itemsize
+        raw = np.zeros([len(r) for r in ranges], f"V{width}")
+        if len(self._fill) == width:
+            raw[...] = np.void(self._fill)
+        for start, mask, place, size in self._chunks(ranges) if raw.size else ():
+            self._copy(raw, ranges, start, self._unpacked(mask, place, size, width))
+        values = raw.view(np.uint8 if width == 1 else f"u{width // (2 if dtype.kind == 'c' else 1)}")
+        values = (values.byteswap() if self._big_endian else values).view(dtype).reshape(raw.shape)
         return values[(*(0 if isinstance(p, int) else slice(None) for p in picks), ...)]
 
-    def _part(self, width: int) -> int:
-        return width // 2 if self.dtype.startswith("complex") else width
+    def _chunks(self, ranges: list[range]) -> list[tuple[tuple[int, ...], int, int, int]]:
+        """List start, filter mask, place and stored bytes of the chunks in which something is wanted."""
+        chunk, found = self._chunk, []
+        if chunk is None:
+            return []
+        ends = [(min(r[0], r[-1]), max(r[0], r[-1])) for r in ranges]
 
-    def _fill(self, file: Any, raw: np.ndarray[Any, Any], ranges: list[range]) -> None:
-        from h5py import h5o, h5s
+        def note(info: Any) -> None:
+            at = info.chunk_offset
+            if all(s <= high and low < s + n for s, n, (low, high) in zip(at, chunk, ends, strict=True)):
+                found.append((at, info.filter_mask, info.byte_offset, info.size))
 
-        dataset = h5o.open(file, "/".join(self._path).encode("utf-8", "surrogateescape"))
-        self._check_chunks(dataset, ranges)
-        if not ranges:
-            dataset.read(h5s.ALL, h5s.ALL, raw, dataset.get_type())
-            return
-        space = dataset.get_space()
-        space.select_hyperslab(
-            tuple(r.start for r in ranges), tuple(map(len, ranges)), tuple(r.step for r in ranges)
-        )
-        dataset.read(h5s.create_simple(raw.shape), space, raw, dataset.get_type())
+        with opened(self._source, lambda: self._path) as file:
+            from h5py import h5o
 
-    def _check_chunks(self, dataset: Any, ranges: list[range]) -> None:
-        """Inflate the chunks that will be read, each to no more than its size: HDF5 would not stop there."""
-        from h5py import h5d
+            h5o.open(file.id, "/".join(self._path).encode("utf-8", "surrogateescape")).chunk_iter(note)
+        return found
 
-        plist = dataset.get_create_plist()
-        filters = [plist.get_filter(i)[0] for i in range(plist.get_nfilters())]
-        if plist.get_layout() != h5d.CHUNKED or _DEFLATE not in filters:
-            return
-        chunk, bit = plist.get_chunk(), 1 << filters.index(_DEFLATE)
-        size = prod(chunk) * dataset.get_type().get_size()
-        for i in range(dataset.get_num_chunks()):
-            info = dataset.get_chunk_info(i)
-            outside = (
-                s >= r.stop or s + n <= r.start
-                for s, n, r in zip(info.chunk_offset, chunk, ranges, strict=True)
-            )
-            if info.filter_mask & bit or any(outside):
-                continue
-            if info.size > self._source.size:
-                raise self._fault(
-                    f"a chunk claims {info.size} bytes, more than the file has", info.byte_offset
-                )
-            self._check_inflation(dataset.read_direct_chunk(info.chunk_offset)[1], size, info.byte_offset)
+    def _copy(
+        self, raw: np.ndarray[Any, Any], ranges: list[range], start: tuple[int, ...], piece: bytes
+    ) -> None:
+        """Copy what is wanted of one chunk to where it belongs."""
+        import numpy as np
 
-    def _check_inflation(self, packed: bytes, size: int, offset: int) -> None:
+        assert self._chunk is not None  # noqa: S101 -- only chunked arrays have chunks
+        to, of = [], []
+        for r, at, n in zip(ranges, start, self._chunk, strict=True):
+            forward = r if r.step > 0 else r[::-1]
+            first = max(-(-(at - forward.start) // forward.step), 0)
+            last = min(-(-(at + n - forward.start) // forward.step), len(r))
+            inside = forward[first:last]
+            of.append(slice(inside.start - at, inside.stop - at, inside.step))
+            to.append(slice(first, last) if r.step > 0 else slice(len(r) - last, len(r) - first))
+        chunk = np.frombuffer(piece, raw.dtype).reshape(self._chunk)[tuple(of)]
+        for axis, r in enumerate(ranges):
+            chunk = np.flip(chunk, axis) if r.step < 0 else chunk
+        raw[tuple(to)] = chunk
+
+    def _unpacked(self, mask: int, place: int, size: int, width: int) -> bytes:
+        """Return a chunk as it was before the filters; inflating stops at its size."""
         import zlib
 
-        try:
-            inflated = len(zlib.decompressobj().decompress(packed, size + 1))
-        except zlib.error as error:
-            raise self._fault(f"a chunk is damaged: {error}", offset) from None
-        if inflated > size:
-            raise UnsafeFileError(
-                self._source.path, f"a chunk of {size} bytes inflates to more", offset=offset,
-                member=self._where(), advice=BOMB,
-            )  # fmt: skip
+        import numpy as np
+
+        data, wanted = read(self._source, place, size), prod(self._chunk or ()) * width
+        for i, number in reversed(list(enumerate(self._filters))):
+            if mask >> i & 1:
+                continue
+            if number == _SHUFFLE and width > 1 and len(data) == wanted:
+                data = np.frombuffer(data, np.uint8).reshape(width, -1).T.tobytes()
+            elif number == _DEFLATE:
+                try:
+                    data = zlib.decompressobj().decompress(data, wanted + 1)
+                except zlib.error as error:
+                    raise self._fault(f"a chunk is damaged: {error}", place) from None
+        if len(data) > wanted:
+            what = f"a chunk of {wanted} bytes unpacks to more"
+            where = member_of(self._source, self._path)
+            raise UnsafeFileError(self._source.path, what, offset=place, member=where, advice=BOMB)
+        if len(data) < wanted:
+            raise self._fault(f"a chunk of {wanted} bytes unpacks to {len(data)}", place)
+        return data
 
     def _fault(self, reason: str, offset: int) -> CorruptFileError:
-        return CorruptFileError(self._source.path, reason, offset=offset, member=self._where())
-
-    def _where(self) -> str | None:
-        return member_of(self._source, "/".join(self._path))
+        where = member_of(self._source, self._path)
+        return CorruptFileError(self._source.path, reason, offset=offset, member=where)

@@ -37,12 +37,12 @@ if TYPE_CHECKING:
 
     Config = dict[str, Any]
 
-NAME = "keras"
+NAME = "Keras"
 SUFFIXES = (".keras", ".weights.h5", ".h5", ".hdf5")
 FOLDER = ("model.weights.h5", "*.weights.h5", "*.keras", "*.h5", "*.hdf5")
-LAZY = "yes; compressed chunks are inflated as they are asked for"
-TIES = "hard links; a shared layer is stored once"
-READS = "Keras 1 to 3, models and weights, optimizer weights as state, any other HDF5 file by its paths"
+LAZY = "yes; compressed chunks are inflated when asked for"
+TIES = "hard links"
+READS = "Keras 1 to 3: models, weights, optimizer state; other HDF5 files by their paths"
 
 _CONFIG, _METADATA, _WEIGHTS = "config.json", "metadata.json", "model.weights.h5"
 _LARGEST_JSON = 64 << 20
@@ -124,35 +124,25 @@ def _tree(file: LocalFile, source: Source, metadata: Config, config: Config) -> 
         meta, form = {}, "HDF5"
         found = [Variable(("/".join(d.path),), d, _kind(d, d.path[-1])) for d in root.datasets()]
     params = _params(source, found)
-    if unnamed := sum(
-        name.rpartition(".")[2].isdecimal() and p.kind == PARAMETER for name, p in params.items()
-    ):
-        notes.append(
-            f"{unnamed} variables have only numbers: the file does not say the class of their layer."
-        )
+    if any(p.kind == PARAMETER and name.rpartition(".")[2].isdecimal() for name, p in params.items()):
+        notes.append("Variables with a number for a name: the file does not say the class of their layer.")
     return ParamTree(params, Origin(file.path, form, meta, notes, [file.close]))
 
 
 def _params(source: Source, found: Iterable[Variable]) -> dict[str, Param]:
     """Give every variable its name; those that would share one get their whole paths."""
-    by_name: dict[str, list[Variable]] = {}
-    for variable in found:
-        by_name.setdefault(".".join(variable.name), []).append(variable)
+    given = [(".".join(variable.name), variable) for variable in found]
+    times = Counter(name for name, _ in given)
     params: dict[str, Param] = {}
-    for name, same in by_name.items():
-        for variable in same:
-            if len(same) > 1:
-                path = [key for key in variable.dataset.path[:-1] if key != "vars"]
-                name = ".".join((*path, variable.name[-1]))
-            if name in params:
-                raise CorruptFileError(source.path, "two arrays have this name", member=name)
-            params[name] = Param(
-                name,
-                variable.dataset.array,
-                variable.kind,
-                trainable=variable.trainable,
-                layout=variable.layout,
-            )
+    for name, variable in given:
+        if times[name] > 1:
+            path = [key for key in variable.dataset.path[:-1] if key != "vars"]
+            name = ".".join((*path, variable.name[-1]))
+        if name in params:
+            raise CorruptFileError(source.path, "two arrays have this name", member=name)
+        params[name] = Param(
+            name, variable.dataset.array, variable.kind, trainable=variable.trainable, layout=variable.layout
+        )
     return params
 
 

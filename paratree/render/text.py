@@ -85,30 +85,33 @@ def foot(listing: Listing, *, hints: bool = False) -> list[str]:
         listing: what was found.
         hints: whether to name the options of the command line that show more.
     """
+    lines = [" · ".join(_coverage(listing, hints))]
+    if beside := [_beside(kind, listing, hints) for kind in NOUNS if _is_beside(kind, listing)]:
+        lines.append("beside the parameters: " + ", ".join(beside))
+    for reason, number in listing.unreadable[:_MOST_REASONS]:
+        lines.append(f"not readable: {plural(number, 'tensor')}: {printable(reason)}")
+    if (more := len(listing.unreadable) - _MOST_REASONS) > 0:
+        lines.append(f"not readable: {plural(more, 'more reason')}")
+    values = [f"{printable(key)} = {printable(value)}" for key, value in listing.values]
+    if listing.more_values:
+        values.append(f"… {listing.more_values} more")
+    if values:
+        lines.append("meta: " + ", ".join(values))
+    return lines + [f"note: {printable(note)}" for note in listing.notes]
+
+
+def _coverage(listing: Listing, hints: bool) -> list[str]:
     names = len(listing.params)
     bad = sum(number for _, number in listing.unreadable)
-    folded = [row for row in listing.rows if row.shape is not None and row.tensors > 1]
+    folded = [row.tensors for row in listing.rows if row.shape is not None and row.tensors > 1]
     facts = [f"{names - bad} of {names} readable" if names else "nothing to read"]
     facts.append(plural(len(listing.ties), "tied group") if listing.ties else "no ties")
     if listing.frozen:
         facts.append(f"{listing.frozen} frozen")
     if folded:
-        more = " (--all lists every tensor)" if hints else ""
-        facts.append(
-            f"{sum(row.tensors for row in folded)} tensors folded into {plural(len(folded), 'row')}{more}"
-        )
-    lines = [" · ".join(facts)]
-    if beside := [_beside(kind, listing, hints) for kind in NOUNS if _is_beside(kind, listing)]:
-        lines.append("beside the parameters: " + ", ".join(beside))
-    for reason, number in listing.unreadable[:_MOST_REASONS]:
-        lines.append(f"not readable: {plural(number, 'tensor')}: {printable(reason)}")
-    if len(listing.unreadable) > _MOST_REASONS:
-        lines.append(f"not readable: {len(listing.unreadable) - _MOST_REASONS} more reasons")
-    if listing.values or listing.more_values:
-        values = [f"{printable(key)} = {printable(value)}" for key, value in listing.values]
-        more_values = [f"… {listing.more_values} more"] * (listing.more_values > 0)
-        lines.append("meta: " + ", ".join(values + more_values))
-    return lines + [f"note: {printable(note)}" for note in listing.notes]
+        hint = " (--all lists every tensor)" if hints else ""
+        facts.append(f"{sum(folded)} tensors folded into {plural(len(folded), 'row')}{hint}")
+    return facts
 
 
 def _is_beside(kind: str, listing: Listing) -> bool:

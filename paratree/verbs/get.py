@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from paratree.core.dtypes import BITS, numpy_dtype
 from paratree.core.errors import NoSuchParamError, UnreadableError, printable
 from paratree.core.tree import Param
+from paratree.verbs.listing import reason_of
 
 if TYPE_CHECKING:
     from typing import Any
@@ -70,7 +71,8 @@ def get(tree: ParamTree, name: str, index: Index = ..., *, dtype: str | None = N
     try:
         values = np.asarray(param[index])
     except (UnreadableError, IndexError) as error:
-        raise type(error)(f"{printable(tree.source)}: {printable(param.name)}: {error}") from None
+        place = f"{printable(tree.source)}: {printable(param.name)}"
+        raise type(error)(f"{place}: {reason_of(str(error))}") from None
     if dtype is None or dtype == param.dtype:
         return Values(tree.source, param, values, param.dtype)
     cast, changed = _cast(values, dtype)

@@ -14,6 +14,16 @@ if TYPE_CHECKING:
     from paratree.core.tree import Param, ParamTree
 
 
+def reason_of(problem: str) -> str:
+    """Return why an array cannot be read, without the place that its reader put first.
+
+    >>> reason_of("net/0.weight: not initialised yet"), reason_of("sparse (csr): no dense values")
+    ('not initialised yet', 'sparse (csr): no dense values')
+    """
+    place, _, reason = problem.partition(": ")
+    return reason if reason and " " not in place else problem
+
+
 class Row:
     """One tensor, several alike, or a subtree.
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from paratree.core.errors import NoSuchParamError, printable
 from paratree.core.names import BUFFER, KINDS, PARAMETER
 from paratree.verbs.fold import Folded, fold, split_all
-from paratree.verbs.listing import Listing, Row
+from paratree.verbs.listing import Listing, Row, reason_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def _describe(listing: Listing, tree: ParamTree, chosen: ParamTree, everything: 
     totals = listing.totals = chosen.totals
     if everything and (totals[PARAMETER].names or totals[BUFFER].names):
         listing.hidden = tuple(k for k in KINDS if k not in (PARAMETER, BUFFER) and totals[k].names)
-    listing.unreadable = _counted(p.array.problem for p in params)
+    listing.unreadable = _counted(reason_of(p.array.problem) for p in params if p.array.problem is not None)
     listing.frozen = sum(p.trainable is False and p.kind == PARAMETER for p in params)
     listing.values, listing.more_values = plain_values(tree.meta)
     numbers = {name: number for number, group in enumerate(tree.ties, 1) for name in group}
@@ -102,11 +102,10 @@ def _describe(listing: Listing, tree: ParamTree, chosen: ParamTree, everything: 
     return numbers
 
 
-def _counted(words: Iterable[str | None]) -> tuple[tuple[str, int], ...]:
+def _counted(words: Iterable[str]) -> tuple[tuple[str, int], ...]:
     counts: dict[str, int] = {}
     for word in words:
-        if word is not None:
-            counts[word] = counts.get(word, 0) + 1
+        counts[word] = counts.get(word, 0) + 1
     return tuple(sorted(counts.items(), key=lambda item: -item[1]))
 
 

@@ -1,7 +1,8 @@
 """Run the command line under an audit hook: whatever a hostile file could make happen ends the process.
 
 Refused from the moment the file is opened: running programs, sockets, changing files, compiling text,
-unpickling, and importing anything but paratree, its dependencies and the parts of the standard library they use.
+unpickling, and importing anything but paratree,
+its dependencies and the parts of the standard library they use.
 """
 
 import os
@@ -9,7 +10,8 @@ import sys
 
 _EVENTS = (
     "os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.fork", "os.remove", "os.rename", "os.mkdir",
-    "os.rmdir", "os.chmod", "os.truncate", "os.link", "os.symlink", "subprocess.Popen", "pty.spawn", "socket.",
+    "os.rmdir", "os.chmod", "os.truncate", "os.link", "os.symlink", "subprocess.Popen", "pty.spawn",
+    "socket.",
     "urllib.", "ftplib.", "smtplib.", "webbrowser.", "pickle.find_class", "shutil.", "ctypes.call_function",
 )  # fmt: skip
 _NEVER_IMPORTED = (
@@ -45,7 +47,7 @@ def main() -> int:
 
     entry_points(group="paratree.formats")  # compiles its own namedtuples on first use
     import paratree.cli
-    import paratree.registry  # noqa: F401 -- so that the idle process has what every run has
+    import paratree.registry  # so that the idle process has what every run has
 
     libraries = [argument.removeprefix("--with=") for argument in arguments if argument.startswith("--with=")]
     for name in libraries:
@@ -59,7 +61,7 @@ def main() -> int:
 
 def _report(descriptor: int) -> None:
     """Tell the most memory that this program took; what wait4 says would be that of its parent, if larger."""
-    with open("/proc/self/status", encoding="ascii") as status:
+    with open("/proc/self/status", encoding="ascii") as status:  # noqa: PTH123 -- pathlib is memory too
         line = next(line for line in status if line.startswith("VmHWM"))
     os.write(descriptor, line.split()[1].encode())
 

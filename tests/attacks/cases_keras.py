@@ -258,6 +258,36 @@ def _text_reference(old: bytes, new: bytes) -> bytes:
 _FIRST = struct.pack("<I", 5) + _ADDRESS.pack(_heap_of(LEGACY, b"first"))
 
 
+def _many(file) -> None:
+    """Fill a file with so many names that they are kept in a tree of two levels."""
+    data = file.create_dataset("w", data=np.zeros(4, "float32"))
+    for i in range(600):
+        file[f"name{i}"] = data
+
+
+def _meeting(level: int) -> bytes:
+    """Return a file in which two branches of the tree of names lead to one place."""
+    data = hdf5(_many)
+    node = data.index(b"TREE\0" + bytes([level]))
+    first = node + 24 + 8  # a key, then the first branch, a key, and the second
+    return data[: first + 16] + data[first : first + 8] + data[first + 24 :]
+
+
+def _circle() -> bytes:
+    """Return a file in which the free places of a heap of names lead to themselves."""
+    heap = LEGACY.index(b"HEAP")
+    free, place = _ADDRESS.unpack_from(LEGACY, heap + 16)[0], _ADDRESS.unpack_from(LEGACY, heap + 24)[0]
+    return LEGACY[: place + free] + _ADDRESS.pack(free) + LEGACY[place + free + 8 :]
+
+
+def _chunk_tree() -> bytes:
+    """Return a file in which two branches of a tree of chunks lead to one place."""
+    data = hdf5(lambda f: f.create_dataset("w", data=np.zeros(100, "float32"), chunks=(1,)))
+    node = data.index(b"TREE\1\1")
+    first = node + 24 + 24
+    return data[: first + 32] + data[first : first + 8] + data[first + 40 :]
+
+
 def _collision(file) -> None:
     for path in ("a.b/vars", "a/b/vars"):
         file.create_group(path)["0"] = np.zeros(4, "float32")
@@ -324,6 +354,12 @@ CASES = [
     _case("weight-is-a-group", later(lambda f: legacy(f, weights=("first",))), LEGACY),
     *(_case(f"layer-names-{label}", _claimed(n), LEGACY) for label, n in NUMBERS.items()),
     _case("layer-names-repeat-one-text", _repeated_text, LEGACY),
+    _case("text-longer-than-its-heap", _text_reference(_FIRST, struct.pack("<I", 1 << 31) + _FIRST[4:]), LEGACY),
+    _case("text-not-in-a-heap", _patch(LEGACY, b"GCOL", b"COLD"), LEGACY),
+    _case("tree-branches-meet", _meeting(1), later(_many)),
+    _case("tree-leaves-meet", _meeting(0), later(_many)),
+    _case("chunk-branches-meet", _chunk_tree, later(_many)),
+    _case("free-places-in-a-circle", _circle(), LEGACY),
     *(_case(f"text-at-{label}", _text_reference(_FIRST, _FIRST[:4] + _ADDRESS.pack(n)), LEGACY) for label, n in NUMBERS.items() if n < (1 << 63)),
     _case("config-not-json", later(lambda f: legacy(f, config='{"a": nonsense}')), LEGACY),
     _case("config-key-twice", later(lambda f: legacy(f, config='{"a": 1, "a": 2}')), LEGACY),
@@ -343,7 +379,7 @@ CASES = [
     _case("value-chunk-inflates-to-more", later(_packed(zlib.compress(bytes(1 << 28)), compression="gzip")), _DEFLATED, "w"),
     _case("value-chunk-damaged", later(_packed(b"\xff" * 40, compression="gzip")), _DEFLATED, "w"),
     _case("value-chunk-cut", later(_packed(zlib.compress(_ZEROS)[:-6], compression="gzip")), _DEFLATED, "w"),
-    _case("value-fletcher-wrong", later(_packed(bytes([1]) * 20, fletcher32=True)), later(lambda f: f.create_dataset("w", data=np.zeros(4, "f4"), fletcher32=True, chunks=(4,))), "w"),
+    _case("value-checksummed", later(_packed(bytes([1]) * 20, fletcher32=True)), _DEFLATED, "w"),
     _case("value-claims-far-more", later(_bomb((1 << 29,), chunks=(1024,))), later(_bomb((1 << 10,), chunks=(1024,))), "w"),
     _case("value-huge-chunk", later(lambda f: f.create_dataset("w", (4,), "f4", maxshape=(None,), chunks=(1 << 28,))), _DEFLATED, "w"),
     _zip("archive-cut", ARCHIVE[:-30]),

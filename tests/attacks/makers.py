@@ -101,8 +101,9 @@ def zipped(members: list[dict[str, object]], comment: bytes = b"", **wrong: int)
             stored = engine.compress(data) + engine.flush()
         crc, compressed = m.get("crc", zlib.crc32(data)), m.get("compressed", len(stored))
         offset, flags = m.get("offset", len(body)), m.get("flags", 0)
-        local = [m.get(f"local_{k}", v) for k, v in
-                 (("flags", flags), ("method", method), ("crc", crc), ("compressed", compressed), ("size", size))]  # fmt: skip
+        fields = ("flags", "method", "crc", "compressed", "size")
+        values = (flags, method, crc, compressed, size)
+        local = [m.get(f"local_{field}", value) for field, value in zip(fields, values, strict=True)]
         local_path = m.get("local_path", path)
         head = struct.pack(
             "<4s5H3I2H", b"PK\3\4", 20, local[0], local[1], 0, 0, *local[2:], len(local_path), 0
@@ -133,7 +134,8 @@ def zipped(members: list[dict[str, object]], comment: bytes = b"", **wrong: int)
         )
     count = wrong.get("count", len(members))
     end = struct.pack(
-        "<4s4H2IH", b"PK\5\6", 0, 0, count & 0xFFFF, count & 0xFFFF, wrong.get("directory_size", len(directory)),
+        "<4s4H2IH", b"PK\5\6", 0, 0, count & 0xFFFF, count & 0xFFFF,
+        wrong.get("directory_size", len(directory)),
         wrong.get("directory_offset", len(body)), wrong.get("comment_length", len(comment)),
     )  # fmt: skip
     return body + directory + end + comment

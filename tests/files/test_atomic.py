@@ -13,6 +13,10 @@ from paratree.files import atomic
 from paratree.files.atomic import replacing
 
 
+def entries(folder):
+    return sorted(entry.name for entry in folder.iterdir())
+
+
 def write(path, data=b"new", **options):
     with replacing(path, **options) as file:
         file.write(data)
@@ -30,7 +34,7 @@ def test_a_new_file_has_the_mode_that_the_umask_leaves(tmp_path):
         os.umask(before)
     assert (tmp_path / "w").read_bytes() == b"new"
     assert modes(tmp_path / "w") == 0o640
-    assert os.listdir(tmp_path) == ["w"]
+    assert entries(tmp_path) == ["w"]
 
 
 @pytest.mark.parametrize("mode", [0o600, 0o664, 0o444])
@@ -69,7 +73,7 @@ def test_an_existing_file_is_kept_without_force(tmp_path):
     with pytest.raises(FileExistsError, match="force"):
         write(path)
     assert path.read_bytes() == b"old"
-    assert os.listdir(tmp_path) == ["w"]
+    assert entries(tmp_path) == ["w"]
 
 
 def test_a_file_that_came_meanwhile_is_kept_without_force(tmp_path):
@@ -78,7 +82,7 @@ def test_a_file_that_came_meanwhile_is_kept_without_force(tmp_path):
         file.write(b"new")
         path.write_bytes(b"of another")
     assert path.read_bytes() == b"of another"
-    assert os.listdir(tmp_path) == ["w"]
+    assert entries(tmp_path) == ["w"]
 
 
 def test_a_link_stays_and_its_target_is_replaced(tmp_path):
@@ -91,7 +95,7 @@ def test_a_link_stays_and_its_target_is_replaced(tmp_path):
     write(link, force=True)
     assert link.is_symlink()
     assert target.read_bytes() == b"new"
-    assert os.listdir(tmp_path / "deep") == ["target"]
+    assert entries(tmp_path / "deep") == ["target"]
 
 
 def test_a_link_to_nothing_or_to_itself_is_refused(tmp_path):
@@ -101,7 +105,7 @@ def test_a_link_to_nothing_or_to_itself_is_refused(tmp_path):
     for link in (dangling, circle):
         with pytest.raises(OSError, match="link to nothing"):
             write(link, force=True)
-    assert sorted(os.listdir(tmp_path)) == ["circle", "dangling"]
+    assert entries(tmp_path) == ["circle", "dangling"]
 
 
 def test_what_is_no_regular_file_is_refused(tmp_path):
@@ -109,7 +113,7 @@ def test_what_is_no_regular_file_is_refused(tmp_path):
     for path in (tmp_path, tmp_path / "pipe", "/dev/null"):
         with pytest.raises(OSError, match="not a regular file"):
             write(path, force=True)
-    assert os.listdir(tmp_path) == ["pipe"]
+    assert entries(tmp_path) == ["pipe"]
 
 
 def test_a_folder_that_is_not_there(tmp_path):
@@ -128,7 +132,7 @@ def test_an_error_leaves_the_old_file_and_nothing_else(error, tmp_path):
         file.write(b"half")
         raise error
     assert path.read_bytes() == b"old"
-    assert os.listdir(tmp_path) == ["w"]
+    assert entries(tmp_path) == ["w"]
 
 
 @pytest.mark.parametrize("failing", ["fsync", "fdopen"])
@@ -143,7 +147,7 @@ def test_a_failing_disk_leaves_the_old_file(failing, tmp_path, monkeypatch):
         write(path, force=True)
     monkeypatch.undo()
     assert path.read_bytes() == b"old"
-    assert os.listdir(tmp_path) == ["w"]
+    assert entries(tmp_path) == ["w"]
 
 
 def test_bytes_reach_the_disk_before_the_name_and_the_name_before_the_end(tmp_path, monkeypatch):
@@ -176,7 +180,9 @@ with replacing(sys.argv[1], force=True) as file:
 """
 
 
-@pytest.mark.parametrize(("number", "codes"), [(signal.SIGTERM, {143}), (signal.SIGINT, {130, -signal.SIGINT})])
+@pytest.mark.parametrize(
+    ("number", "codes"), [(signal.SIGTERM, {143}), (signal.SIGINT, {130, -signal.SIGINT})]
+)
 def test_a_signal_leaves_the_old_file_and_nothing_else(number, codes, tmp_path):
     path = tmp_path / "w"
     path.write_bytes(b"old")
@@ -184,11 +190,11 @@ def test_a_signal_leaves_the_old_file_and_nothing_else(number, codes, tmp_path):
         [sys.executable, "-c", WAITING, path], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
     ) as process:
         assert process.stdout.readline() == b"writing\n"
-        assert len(os.listdir(tmp_path)) == 2
+        assert len(entries(tmp_path)) == 2
         process.send_signal(number)
         assert process.wait(30) in codes
     assert path.read_bytes() == b"old"
-    assert os.listdir(tmp_path) == ["w"]
+    assert entries(tmp_path) == ["w"]
 
 
 def test_handlers_are_put_back_and_others_left_alone(tmp_path):
@@ -204,4 +210,4 @@ def test_handlers_are_put_back_and_others_left_alone(tmp_path):
     thread = threading.Thread(target=write, args=(tmp_path / "c",))
     thread.start()
     thread.join()
-    assert sorted(os.listdir(tmp_path)) == ["a", "b", "c"]
+    assert entries(tmp_path) == ["a", "b", "c"]

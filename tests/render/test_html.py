@@ -12,8 +12,14 @@ from tests.render.hostile import NAMES
 from tests.verbs.trees import checkpoint, listed, transformer, tree_of
 
 ALLOWED = {
-    "div": {"class"}, "span": {"class"}, "details": {"open"}, "summary": set(), "bdi": {"title"}, "style": set(), "br": set(),
-}  # fmt: skip
+    "div": {"class"},
+    "span": {"class"},
+    "details": {"open"},
+    "summary": set(),
+    "bdi": {"title"},
+    "style": set(),
+    "br": set(),
+}
 
 
 class Seen(HTMLParser):
@@ -29,7 +35,9 @@ class Seen(HTMLParser):
     def handle_starttag(self, tag, attrs):
         assert tag in ALLOWED
         assert {name for name, _ in attrs} <= ALLOWED[tag]
-        assert all((value or "").startswith("pt-") or value == "paratree" for name, value in attrs if name == "class")
+        assert all(
+            (value or "").startswith("pt-") or value == "paratree" for name, value in attrs if name == "class"
+        )
         self.titles += [value for name, value in attrs if name == "title"]
         self.tags.append((tag, dict(attrs)))
         if tag != "br":
@@ -68,9 +76,14 @@ def test_the_display_methods_of_a_tree():
 @pytest.mark.parametrize("name", NAMES)
 def test_hostile_names_stay_text(name):
     tree = tree_of(
-        listed(name, dtype=name, memory=1), listed(f"{name}.{name}", problem=name), listed("a.b", dtype=name, memory=1),
-        source=name, format=name, meta={name: name}, notes=[name],
-    )  # fmt: skip
+        listed(name, dtype=name, memory=1),
+        listed(f"{name}.{name}", problem=name),
+        listed("a.b", dtype=name, memory=1),
+        source=name,
+        format=name,
+        meta={name: name},
+        notes=[name],
+    )
     html = foldable(tree)
     seen = Seen(html)
     assert all(text.isprintable() for text in seen.texts + seen.titles)

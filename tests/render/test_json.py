@@ -31,19 +31,44 @@ def parsed(text):
 def test_a_listing():
     found = parsed(json.listing(show(transformer(), fold=False)))
     assert list(found) == [
-        "schema", "source", "format", "prefix", "names", "totals", "dtypes", "ties", "unreadable", "notes", "meta", "params",
-    ]  # fmt: skip
+        "schema",
+        "source",
+        "format",
+        "prefix",
+        "names",
+        "totals",
+        "dtypes",
+        "ties",
+        "unreadable",
+        "notes",
+        "meta",
+        "params",
+    ]
     assert (found["schema"], found["source"], found["format"], found["names"]) == (1, "net", "test", 23)
     assert found["totals"]["parameter"] == {
-        "names": 22, "count": 21, "size": 211_968, "nbytes": 847_872, "expanded_size": 275_968,
-        "expanded_nbytes": 1_103_872, "unknown": 0,
-    }  # fmt: skip
+        "names": 22,
+        "count": 21,
+        "size": 211_968,
+        "nbytes": 847_872,
+        "expanded_size": 275_968,
+        "expanded_nbytes": 1_103_872,
+        "unknown": 0,
+    }
     assert found["ties"] == [["model.embed.weight", "lm_head.weight"]]
     assert found["params"][0] == {
-        "name": "model.embed.weight", "shape": [1000, 64], "dtype": "float32", "size": 64_000, "nbytes": 256_000,
-        "kind": "parameter", "trainable": None, "role": "weight", "layout": None, "readable": True, "problem": None,
+        "name": "model.embed.weight",
+        "shape": [1000, 64],
+        "dtype": "float32",
+        "size": 64_000,
+        "nbytes": 256_000,
+        "kind": "parameter",
+        "trainable": None,
+        "role": "weight",
+        "layout": None,
+        "readable": True,
+        "problem": None,
         "tied_with": "lm_head.weight",
-    }  # fmt: skip
+    }
     assert found["params"][-1]["tied_with"] == "model.embed.weight"
     assert [param["name"] for param in found["params"]] == list(transformer())
 
@@ -72,9 +97,14 @@ def test_what_is_unknown_is_null():
 
 def test_parameters_that_differ_in_one_thing_only_are_told_apart():
     tree = tree_of(
-        listed("a.weight"), listed("a.bias"), listed("b.weight", (2, 2)), listed("c.weight", dtype="int8"),
-        listed("d.weight", kind="buffer"), listed("e.weight", trainable=False), listed("f.weight", layout="out in"),
-    )  # fmt: skip
+        listed("a.weight"),
+        listed("a.bias"),
+        listed("b.weight", (2, 2)),
+        listed("c.weight", dtype="int8"),
+        listed("d.weight", kind="buffer"),
+        listed("e.weight", trainable=False),
+        listed("f.weight", layout="out in"),
+    )
     for found, param in zip(parsed(json.listing(show(tree)))["params"], tree.values(), strict=True):
         for field in ("name", "dtype", "size", "nbytes", "kind", "trainable", "role", "layout"):
             assert found[field] == getattr(param, field)
@@ -85,9 +115,14 @@ def test_subtrees():
     found = parsed(json.listing(show(transformer(), depth=3)))
     assert "params" not in found
     assert found["subtrees"][2] == {
-        "name": "model.layers.{0..3}.**", "tensors": 20, "shape": None, "dtypes": ["float32"], "size": 147_968,
-        "nbytes": 591_872, "kind": "parameter",
-    }  # fmt: skip
+        "name": "model.layers.{0..3}.**",
+        "tensors": 20,
+        "shape": None,
+        "dtypes": ["float32"],
+        "size": 147_968,
+        "nbytes": 591_872,
+        "kind": "parameter",
+    }
 
 
 def test_an_empty_tree():
@@ -109,13 +144,29 @@ class Odd:
 
 def test_meta_becomes_what_json_can_hold():
     meta = {
-        "nan": float("nan"), "inf": [float("inf"), -float("inf")], "bytes": b"abc", 7: None, (1, 2): True,
-        float("nan"): "key", "set": {5}, "odd": Odd(), "long": 1 << 5000, 1 << 20_000: 0,
-    }  # fmt: skip
+        "nan": float("nan"),
+        "inf": [float("inf"), -float("inf")],
+        "bytes": b"abc",
+        7: None,
+        (1, 2): True,
+        float("nan"): "key",
+        "set": {5},
+        "odd": Odd(),
+        "long": 1 << 5000,
+        1 << 20_000: 0,
+    }
     assert parsed(json.listing(show(tree_of(meta=meta))))["meta"] == {
-        "nan": "NaN", "inf": ["Infinity", "-Infinity"], "bytes": "<3 bytes>", "7": None, "…": True, "NaN": "key",
-        "set": [5], "odd": ("<Odd>" * 100)[:200], "long": "<integer of 5001 bits>", "<integer of 20001 bits>": 0,
-    }  # fmt: skip
+        "nan": "NaN",
+        "inf": ["Infinity", "-Infinity"],
+        "bytes": "<3 bytes>",
+        "7": None,
+        "…": True,
+        "NaN": "key",
+        "set": [5],
+        "odd": ("<Odd>" * 100)[:200],
+        "long": "<integer of 5001 bits>",
+        "<integer of 20001 bits>": 0,
+    }
 
 
 def test_meta_that_is_deep_or_a_bomb_is_bounded():
@@ -139,10 +190,13 @@ def test_ties_and_formats():
     found = parsed(json.ties(ties(transformer())))
     assert found["ties"] == [
         {
-            "names": ["model.embed.weight", "lm_head.weight"], "shape": [1000, 64], "dtype": "float32",
-            "nbytes": 256_000, "expanded_nbytes": 512_000,
+            "names": ["model.embed.weight", "lm_head.weight"],
+            "shape": [1000, 64],
+            "dtype": "float32",
+            "nbytes": 256_000,
+            "expanded_nbytes": 512_000,
         }
-    ]  # fmt: skip
+    ]
     assert parsed(json.ties(ties(tree_of()))) == {"schema": 1, "source": "net", "ties": []}
     found = {one["name"]: one for one in parsed(json.formats(formats()))["formats"]}
     assert found["safetensors"]["suffixes"] == [".safetensors", ".safetensors.index.json"]

@@ -15,6 +15,8 @@ from paratree.verbs.show import show
 from tests.render.hostile import NAMES
 from tests.verbs.trees import checkpoint, listed, transformer, tree_of
 
+# ruff: noqa: E501 -- tables as wide as they are
+
 WIDE = """\
 net   test · 23 tensors · 212 k parameters (276 k with ties expanded) · 848 kB (1.1 MB) · float32 (22), int64 (1)
 
@@ -31,6 +33,7 @@ net   test · 23 tensors · 212 k parameters (276 k with ties expanded) · 848 k
 23 of 23 readable · 1 tied group · 20 tensors folded into 5 rows
 beside the parameters: 1 buffer, 4.1 kB
 """
+
 
 def printed(tree, width, **options):
     console = Console(width=width, force_terminal=False, color_system=None, record=True, file=io.StringIO())
@@ -107,7 +110,12 @@ def test_hostile_names_do_not_act():
     lines = re.sub("\x1b\\[[0-9;]*m", "", captured.get()).splitlines()
     assert all(line.isprintable() for line in lines)
     text = "\n".join(lines)
-    for name in ("[bold red]markup[/bold red]", ":smile:", "<script>alert(1)</script>", r"\x1b[31mred\x1b[0m"):
+    for name in (
+        "[bold red]markup[/bold red]",
+        ":smile:",
+        "<script>alert(1)</script>",
+        r"\x1b[31mred\x1b[0m",
+    ):
         assert name in text
 
 

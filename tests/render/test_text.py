@@ -10,6 +10,8 @@ from paratree.verbs.ties import ties
 from tests.render.hostile import CONTROLS, NAMES
 from tests.verbs.trees import checkpoint, listed, transformer, tree_of
 
+# ruff: noqa: E501 -- tables as wide as they are
+
 TRANSFORMER = """\
 net: test · 23 tensors · 212 k parameters (276 k with ties expanded) · 848 kB (1.1 MB) · float32 (22), int64 (1)
 
@@ -99,7 +101,9 @@ def test_many_dtypes_and_many_meta_values_are_cut():
 
 
 def test_a_shared_block_is_tied_with_itself():
-    tree = tree_of(*[listed(f"l.{i}.w", memory=1) for i in range(4)], *[listed("a", memory=2), listed("b", memory=2)])
+    tree = tree_of(
+        *[listed(f"l.{i}.w", memory=1) for i in range(4)], *[listed("a", memory=2), listed("b", memory=2)]
+    )
     text = "\n".join(lines(show(tree)))
     assert "l.{0..3}.w ×4  4      float32       4   16 B  one another" in text
     rows = lines(show(tree_of(*[listed(name, memory=1) for name in "abcd"])))
@@ -109,14 +113,23 @@ def test_a_shared_block_is_tied_with_itself():
 @pytest.mark.parametrize(
     ("tree", "said"),
     [
-        (transformer(), "<ParamTree net: 21 parameters, 212 k values (1 of 22 names tied), 1 buffer, float32>"),
-        (checkpoint(), "<ParamTree step_2000.pt: 2 parameters, 40 values, 2 optimizer states, 1 other tensor, float32>"),
+        (
+            transformer(),
+            "<ParamTree net: 21 parameters, 212 k values (1 of 22 names tied), 1 buffer, float32>",
+        ),
+        (
+            checkpoint(),
+            "<ParamTree step_2000.pt: 2 parameters, 40 values, 2 optimizer states, 1 other tensor, float32>",
+        ),
         (tree_of(), "<ParamTree net: 0 parameters>"),
         (tree_of(listed("m", (1,), "int64", "buffer")), "<ParamTree net: 0 parameters, 1 buffer, int64>"),
         (tree_of(listed("a", (1,))), "<ParamTree net: 1 parameter, 1 value, float32>"),
-        (transformer()["model.layers.0"], "<ParamTree net 'model.layers.0': 5 parameters, 37.0 k values, float32>"),
+        (
+            transformer()["model.layers.0"],
+            "<ParamTree net 'model.layers.0': 5 parameters, 37.0 k values, float32>",
+        ),
     ],
-)  # fmt: skip
+)
 def test_one_line(tree, said):
     assert one_line(tree) == repr(tree) == said
 

@@ -9,7 +9,18 @@ from hypothesis import strategies as st
 from paratree.render import html, json, results, terminal, text, units
 from paratree.render.units import count, count_of, plural, shape, size
 
-FACTORS = {"": 1, "B": 1, "k": 1e3, "kB": 1e3, "M": 1e6, "MB": 1e6, "GB": 1e9, "TB": 1e12, "PB": 1e15, "T": 1e12}
+FACTORS = {
+    "": 1,
+    "B": 1,
+    "k": 1e3,
+    "kB": 1e3,
+    "M": 1e6,
+    "MB": 1e6,
+    "GB": 1e9,
+    "TB": 1e12,
+    "PB": 1e15,
+    "T": 1e12,
+}
 
 
 def value(said, of_bytes):

@@ -11,8 +11,26 @@ from paratree.core.select import tests_of as compiled
 from paratree.verbs.fold import fold, split_all
 
 SEGMENTS = st.sampled_from(
-    ["0", "1", "2", "3", "10", "007", "w", "layer_0", "layer_1", "layer_2", "layer_3", "", "٣", "*", "{0..1}", "a[0]", "-1"]
-)  # fmt: skip
+    [
+        "0",
+        "1",
+        "2",
+        "3",
+        "10",
+        "007",
+        "w",
+        "layer_0",
+        "layer_1",
+        "layer_2",
+        "layer_3",
+        "",
+        "٣",
+        "*",
+        "{0..1}",
+        "a[0]",
+        "-1",
+    ]
+)
 SEPARATORS = st.sampled_from([".", ".", ".", "/"])
 NAMES = st.lists(st.tuples(SEGMENTS, st.lists(st.tuples(SEPARATORS, SEGMENTS), max_size=4)), max_size=40)
 
@@ -80,8 +98,13 @@ def test_experts_inside_layers_fold_and_dense_layers_stay_apart():
 def test_a_different_shape_inside_parts_the_run():
     names = [f"layers.{i}.{part}" for i in range(6) for part in ("a", "b")]
     assert rows_of(names, lambda name: name == "layers.3.b") == [
-        "layers.{0..2}.a", "layers.{0..2}.b", "layers.3.a", "layers.3.b", "layers.{4..5}.a", "layers.{4..5}.b",
-    ]  # fmt: skip
+        "layers.{0..2}.a",
+        "layers.{0..2}.b",
+        "layers.3.a",
+        "layers.3.b",
+        "layers.{4..5}.a",
+        "layers.{4..5}.b",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -68,8 +68,12 @@ def test_blocks_that_share_their_weights_fold_and_count_once():
     tree = tree_of(*[listed(f"layers.{i}.w", (10,), memory="one") for i in range(12)])
     (row,) = show(tree).rows
     assert (row.name, row.tensors, row.size, row.tied_with, row.tied_more) == (
-        "layers.{0..11}.w", 12, 10, None, 0,
-    )  # fmt: skip
+        "layers.{0..11}.w",
+        12,
+        10,
+        None,
+        0,
+    )
 
 
 def test_a_folded_row_is_tied_with_a_name_outside_of_it():
@@ -129,8 +133,10 @@ def test_a_tensor_is_not_mixed_with_the_subtree_of_its_name():
     tree = tree_of("a", "a.x", "a.y", "b/x", "b/y")
     assert names(show(tree, depth=1)) == ["a", "a.**", "b/**"]
     assert [list(tree.select(name)) for name in ("a", "a.**", "b/**")] == [
-        ["a"], ["a.x", "a.y"], ["b/x", "b/y"],
-    ]  # fmt: skip
+        ["a"],
+        ["a.x", "a.y"],
+        ["b/x", "b/y"],
+    ]
 
 
 def test_a_subtree_without_parameters_has_the_kind_of_its_tensors():
@@ -150,7 +156,7 @@ def test_sorting():
 
 def test_natural_order_of_odd_names():
     ordered = ["", "9", "10", "a", "a.2", "a.2.b", "a.10", "b", "٣"]
-    assert sorted(reversed(ordered), key=natural) == ordered
+    assert sorted(set(ordered), key=natural) == ordered
     assert natural("1" * 5000)
 
 
@@ -195,9 +201,14 @@ def test_sizes_that_are_not_known_yet():
 
 def test_what_cannot_be_read_is_grouped_by_reason():
     tree = tree_of(
-        "a", listed("b", problem="it is an object"), listed("c", problem="it is an object"), listed("d", problem="lazy")
-    )  # fmt: skip
+        "a",
+        listed("b", problem="it is an object"),
+        listed("c", problem="it is an object"),
+        listed("d", problem="lazy"),
+    )
     assert show(tree).unreadable == (("it is an object", 2), ("lazy", 1))
+    tree = tree_of(*[listed(f"0.{n}", problem=f"0.{n}: run the model: net(X)") for n in "abc"])
+    assert show(tree).unreadable == (("run the model: net(X)", 3),)
 
 
 def test_a_subtree_is_listed_by_its_own_names():
@@ -211,16 +222,35 @@ class Odd:
 
 
 def test_plain_values_of_the_top_come_first():
-    meta = {"deep": {"lr": 0.1, "deeper": {"x": 1}}, "epoch": 3, "ok": True, "none": None, "nan": float("nan")}
+    meta = {
+        "deep": {"lr": 0.1, "deeper": {"x": 1}},
+        "epoch": 3,
+        "ok": True,
+        "none": None,
+        "nan": float("nan"),
+    }
     values, more = plain_values(meta)
     assert values == (
-        ("epoch", "3"), ("ok", "True"), ("none", "None"), ("nan", "nan"), ("deep.lr", "0.1"), ("deep.deeper.x", "1"),
-    )  # fmt: skip
+        ("epoch", "3"),
+        ("ok", "True"),
+        ("none", "None"),
+        ("nan", "nan"),
+        ("deep.lr", "0.1"),
+        ("deep.deeper.x", "1"),
+    )
     assert more == 0
 
 
 def test_plain_values_leave_out_what_is_long_or_no_value():
-    meta = {"text": "x" * 41, "list": [1, 2], "odd": Odd(), "big": 1 << 20_000, Odd(): 1, 1 << 20_000: 2, 7: 8}
+    meta = {
+        "text": "x" * 41,
+        "list": [1, 2],
+        "odd": Odd(),
+        "big": 1 << 20_000,
+        Odd(): 1,
+        1 << 20_000: 2,
+        7: 8,
+    }
     values, more = plain_values(meta)
     assert values == (("Odd", "1"), ("int", "2"), ("7", "8"))
     assert more == 4

@@ -35,11 +35,7 @@ def transformer(layers=4, **origin):
     return tree_of(
         listed("model.embed.weight", (1000, 64), memory="embed"),
         listed("model.position_ids", (1, 512), "int64", "buffer"),
-        *[
-            listed(f"model.layers.{i}.{name}", shape)
-            for i in range(layers)
-            for name, shape in SHAPES.items()
-        ],
+        *[listed(f"model.layers.{i}.{name}", shape) for i in range(layers) for name, shape in SHAPES.items()],
         listed("lm_head.weight", (1000, 64), memory="embed"),
         **origin,
     )
