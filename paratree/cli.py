@@ -86,7 +86,8 @@ def _complain(message: str, arguments: Sequence[str] = (), status: int = _TROUBL
         import traceback
 
         traceback.print_exc()
-    print(f"paratree: {message}", file=sys.stderr)
+    if sys.stderr is not None:  # closed: print would take stdout instead
+        print(f"paratree: {message}", file=sys.stderr)
     return status
 
 

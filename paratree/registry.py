@@ -8,6 +8,7 @@ from importlib import import_module
 
 from paratree.core.errors import UnknownSourceError, printable
 from paratree.files.local import LocalFile, folder_entries
+from paratree.files.zip import archive
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -87,16 +88,24 @@ def find_format(file: LocalFile) -> Format:
     for module in _third_party("paratree.formats", _names("formats")).values():
         if module.sniff(file):
             return module  # type: ignore[no-any-return]
-    what = f"begins with {printable(repr(file.head[:8]))[1:]}" if file.size else "an empty file"
+    raise UnknownSourceError(f"{printable(file.path)}: {_unknown(file)}")
+
+
+def _unknown(file: LocalFile) -> str:
+    """Say what a file of no known format is, as far as its bytes tell, and what to do."""
+    if not file.size:
+        return "an empty file; fetch it again"
+    if archive(file) is not None:
+        return "a zip archive without data.pkl, model.weights.h5 or .npy; if a save failed, save it again"
+    if file.head.startswith(b"version https://git-lfs"):
+        return "a Git LFS pointer, not the file it points to; run 'git lfs pull'"
+    if file.head.lstrip()[:1] == b"<":
+        return "a web page or other markup, not weights; fetch the file itself"
+    start = printable(repr(file.head[:8]))[1:]
     named = next((m.NAME for m in known_formats().values() if file.path.endswith(m.SUFFIXES)), None)
-    raise UnknownSourceError(
-        f"{printable(file.path)}: {what}, "
-        + (
-            f"and a {named} file does not; fetch it again"
-            if named
-            else "no format known; see 'paratree formats'"
-        )
-    )
+    if named is None:
+        return f"begins with {start}, which no format known does; see 'paratree formats'"
+    return f"begins with {start}, as no {named} file does; fetch it again"
 
 
 def find_framework(source: object) -> Framework:

@@ -483,8 +483,8 @@ def test_control_c_is_130_without_a_traceback(tmp_path):
                 assert process.poll() is None
                 time.sleep(0.01)
         process.send_signal(signal.SIGINT)
+        os.close(gate)  # ends a read that began just after the signal
         output, errors = process.communicate(timeout=30)
-        os.close(gate)
     assert (process.returncode, output, errors) == (130, b"", b"")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from paratree.core.errors import UnreadableError
+from paratree.core.errors import UnreadableError, printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ class RefusedArray:
         Raises:
             UnreadableError: always, with the reason and the next step.
         """
-        raise UnreadableError(self.problem)
+        raise UnreadableError(printable(self.problem))
 
 
 def contiguous(shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -133,7 +133,7 @@ def basic_index(index: Index, shape: tuple[int, ...]) -> tuple[int | range, ...]
     gap = next(i for i, part in enumerate(parts) if part is ...)
     missing = len(shape) - (len(parts) - 1)
     if missing < 0:
-        raise IndexError(f"{len(parts) - 1} indices for {len(shape)} axes")
+        raise IndexError(f"the index has {len(parts) - 1} parts and the array {len(shape)} axes")
     parts[gap : gap + 1] = [slice(None)] * missing
     return tuple(
         range(length)[part] if isinstance(part, slice) else _position(part, axis, length)

@@ -113,5 +113,9 @@ def _nearest(name: str, names: Collection[str]) -> str:
     from difflib import get_close_matches
     from itertools import islice
 
-    near = get_close_matches(name, islice(names, _MOST_SEARCHED), n=3)
+    searched = list(islice(names, _MOST_SEARCHED))
+    near = get_close_matches(name, searched, n=3)
+    if not near:
+        subtrees = dict.fromkeys(n[:end] for n in searched for end in range(len(n)) if n[end] in "./")
+        near = get_close_matches(name, islice(subtrees, _MOST_SEARCHED), n=3)
     return f"; did you mean {', '.join(repr(printable(n)) for n in near)}?" if near else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
 
 PARAMETER, BUFFER, STATE, OTHER = KINDS = ("parameter", "buffer", "state", "other")
@@ -24,6 +25,7 @@ _RNN = (
     ("bias_ih_l", "bias"),
     ("bias_hh_l", "bias"),
 )
+ROLES = tuple(dict.fromkeys(_ROLES.values()))
 _BUFFER_ROLES = frozenset({"running_mean", "running_var", "counter"})
 _TRAINED_INTEGERS = ("weight", "qweight", "kernel", "embedding", "embeddings", "weight_packed")
 
@@ -31,6 +33,15 @@ _TRAINED_INTEGERS = ("weight", "qweight", "kernel", "embedding", "embeddings", "
 def join(parts: tuple[str, ...]) -> str:
     """Return the dotted name of a path."""
     return ".".join(parts)
+
+
+_DIGITS = re.compile(r"([0-9]{1,9})")
+
+
+def natural(name: str) -> list[tuple[bool, int, str]]:
+    """Return a key that sorts ``layer.2`` before ``layer.10``."""
+    parts = _DIGITS.split(name)
+    return [(True, 0, part) if i % 2 == 0 else (False, int(part), "") for i, part in enumerate(parts)]
 
 
 def split(name: str) -> list[str]:

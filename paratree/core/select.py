@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from functools import lru_cache
+
+from paratree.core.names import KINDS, ROLES
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 
     from paratree.core.tree import Param
 
@@ -17,6 +20,7 @@ if TYPE_CHECKING:
 _LONGEST_RANGE = 100_000
 _BREAK = re.compile(r"\{[^{}]*\}|\[[^]]+\]|[./]")
 _CHARACTERS = re.compile("(.)-(.)|.", re.DOTALL)
+_TIMES = re.compile(r" ×[0-9]+$")  # what show puts after a folded row, so that a row can be pasted
 _TOKEN = re.compile(r"\*|\?|\[[^]]+\]|\{(-?\d+)\.\.(-?\d+)\}|\{([^{}]*)\}")
 
 
@@ -37,13 +41,25 @@ def tests_of(
 
 
 def _attribute(attribute: str, wanted: object) -> Test:
-    values = {wanted} if isinstance(wanted, str | int) else set(wanted)  # type: ignore[call-overload]
+    several = isinstance(wanted, Iterable) and not isinstance(wanted, str)
+    values = set(wanted) if several else {wanted}  # type: ignore[call-overload]
+    if attribute == "dtype":
+        values = {_dtype_name(value) for value in values}
+    known = {"kind": KINDS, "role": ROLES}.get(attribute)
+    if known is not None and (unknown := [value for value in values if value not in known]):
+        raise ValueError(f"there is no {attribute} '{unknown[0]}'; there are: {', '.join(known)}")
     return lambda _, param: getattr(param, attribute) in values
+
+
+def _dtype_name(dtype: object) -> str:
+    """Return the name of a dtype given as text or as an object of NumPy, ml_dtypes or torch."""
+    name = getattr(dtype, "__name__", None) or getattr(dtype, "name", None) or str(dtype)
+    return str(name).removeprefix("torch.")
 
 
 def _test(pattern: Selector) -> Test:
     if isinstance(pattern, str):
-        literal, glob = pattern, _glob(pattern)
+        literal, glob = pattern, _glob(_TIMES.sub("", pattern))
         return lambda name, _: name == literal or glob.fullmatch(name.replace("/", ".")) is not None
     if isinstance(pattern, re.Pattern):
         return lambda name, _: pattern.search(name) is not None

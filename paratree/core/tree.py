@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from math import prod
+from operator import index as whole_number
 
 from paratree.core.dtypes import is_known, nbytes
 from paratree.core.errors import NoSuchParamError, UnreadableError, printable
@@ -260,13 +261,22 @@ class ParamTree(Mapping[str, Param]):
             NoSuchParamError: there is neither; the message names the nearest parameters.
             IndexError: there are fewer children.
         """
-        if isinstance(name, int):
-            return tuple(self.children.values())[name]
         if not isinstance(name, str):
-            raise TypeError(f"look up a name or a position, not a {type(name).__name__}")
+            return self._child(name)
         if (found := self._find(name)) is None:
             raise NoSuchParamError(name, self._params, self.source)
         return found
+
+    def _child(self, position: Any) -> Param | ParamTree:
+        try:
+            place = whole_number(position)
+        except TypeError:
+            kind = type(position).__name__
+            raise TypeError(f"look up a name or a position, not an object of type {kind}") from None
+        children = tuple(self.children.values())
+        if not -len(children) <= place < len(children):
+            raise IndexError(f"there is no child {place}; the tree has {len(children)}")
+        return children[place]
 
     def _find(self, name: str) -> Param | ParamTree | None:
         if (param := self._params.get(name)) is not None:

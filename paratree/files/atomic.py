@@ -52,7 +52,10 @@ def replacing(path: str | os.PathLike[str], *, force: bool = False) -> Iterator[
     new = target.with_name(f".paratree-{secrets.token_hex(8)}.tmp")
     with _terminated_as_exit():
         try:
-            descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _NEW_MODE)
+            try:
+                descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _NEW_MODE)
+            except OSError as error:  # say which file was asked for, not the temporary one
+                raise type(error)(error.errno, error.strerror, str(path)) from None
             with os.fdopen(descriptor, "wb") as file:
                 if old is not None:
                     _imitate(descriptor, old)

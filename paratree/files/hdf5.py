@@ -13,7 +13,7 @@ from paratree.core.array import RefusedArray
 from paratree.core.dtypes import BITS
 from paratree.core.errors import CorruptFileError, UnsafeFileError, printable
 from paratree.files.array import check_shape, file_array
-from paratree.files.hdf5_headers import BOMB, Headers, base_of, compact_data, fill_value
+from paratree.files.hdf5_headers import BOMB, Headers, base_of, compact_data
 from paratree.files.hdf5_values import (
     MOST_EXPANSION,
     OPAQUE,
@@ -237,8 +237,7 @@ class _Walk:
             held = self.source if offset is not None else self._header_of(messages)
             array = file_array(held, offset or 0, shape, dtype, big_endian=big_endian, member=where)
         else:
-            fill = fill_value(messages)
-            array = PackedArray(self.source, self.path, address, shape, dtype, big_endian, plist, fill)
+            array = PackedArray(self.headers, messages, self.path, address, shape, dtype, big_endian, plist)
         return Dataset(self.path, array, max(address, offset or 0))
 
     def _header_of(self, messages: Messages) -> Memory:

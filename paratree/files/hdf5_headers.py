@@ -183,10 +183,8 @@ class Headers:
         for kind, message in messages:
             if kind == _SYMBOLS:
                 self._check_symbols(message)
-            elif kind == _LAYOUT and message[:2] == b"\3\2" and len(message) >= 11:  # chunks, by a tree
-                address = int.from_bytes(message[3:11], "little")
-                if address != _NOWHERE:
-                    self._check_tree(address, 1, 8 + 8 * message[2])
+        if (tree := chunk_tree(messages)) is not None:
+            self._check_tree(tree[0], 1, 16 + 8 * tree[1])
 
     def _check_symbols(self, message: bytes) -> None:
         tree, heap = struct.unpack("<2Q", message[:16].ljust(16, b"\0"))
@@ -238,6 +236,33 @@ class Headers:
     def _fault(self, reason: str, address: int) -> CorruptFileError:
         place = self.base + address
         return CorruptFileError(self.source.path, reason, offset=place, member=self.source.member)
+
+
+def chunk_tree(messages: Messages) -> tuple[int, int] | None:
+    """Return where the tree of an array's chunks is, and its number of axes; ``None`` if there is none."""
+    for kind, message in messages:
+        if kind == _LAYOUT and message[:2] == b"\3\2" and len(message) >= 11:
+            address = int.from_bytes(message[3:11], "little")
+            return None if address == _NOWHERE else (address, message[2] - 1)
+    return None
+
+
+def chunks_of(
+    source: Source, base: int, tree: tuple[int, int]
+) -> Iterator[tuple[tuple[int, ...], int, int, int]]:
+    """Yield start, filter mask, place and stored bytes of the chunks of a tree that has been checked."""
+    address, axes = tree
+    entry = struct.Struct(f"<2I{axes + 2}Q")  # bytes, mask, start on each axis and in a value, place
+    waiting = [address]
+    while waiting:
+        place = base + waiting.pop()
+        head = read(source, place, 24)
+        body = read(source, place + 24, int.from_bytes(head[6:8], "little") * entry.size)
+        for size, mask, *start, branch in entry.iter_unpack(body):
+            if head[5]:
+                waiting.append(branch)
+            else:
+                yield tuple(start[:-1]), mask, base + branch, size
 
 
 def compact_data(messages: Messages) -> bytes:

@@ -1,7 +1,7 @@
 """The values of an HDF5 file: how it is opened, what its types are called, and arrays kept in chunks.
 
-HDF5 is asked where chunks are and never reads one: it crashes on damaged ones (2.0.0). What it is opened
-with is closed after every use: h5py 3.16 crashes the interpreter at exit otherwise.
+HDF5 never reads a chunk: it crashes on damaged ones (2.0.0). What it is opened with is closed after every
+use: h5py 3.16 crashes the interpreter at exit otherwise.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from paratree.core.errors import (
     UnsafeFileError,
     printable,
 )
-from paratree.files.hdf5_headers import BOMB
+from paratree.files.hdf5_headers import BOMB, chunk_tree, chunks_of, fill_value
 from paratree.files.local import read
 
 TYPE_CHECKING = False
@@ -31,9 +31,11 @@ if TYPE_CHECKING:
     import numpy as np
 
     from paratree.core.array import Index
+    from paratree.files.hdf5_headers import Headers, Messages
     from paratree.files.local import Source
 
     Where = tuple[str, ...]
+    Piece = tuple[tuple[int, ...], int, int, int]  # start, filter mask, place, stored bytes
 
 MOST_EXPANSION = 1000  # bytes that a stored byte may stand for, beyond _SMALL bytes
 _SMALL = 64 << 20
@@ -191,8 +193,9 @@ class PackedArray:
         "_chunk",
         "_fill",
         "_filters",
+        "_headers",
         "_path",
-        "_source",
+        "_tree",
         "address",
         "dtype",
         "shape",
@@ -201,20 +204,20 @@ class PackedArray:
     problem = None
 
     def __init__(
-        self, source: Source, path: Where, address: int, shape: tuple[int, ...], dtype: str, big_endian: bool,
-        plist: Any, fill: bytes,
+        self, headers: Headers, messages: Messages, path: Where, address: int, shape: tuple[int, ...],
+        dtype: str, big_endian: bool, plist: Any,
     ) -> None:  # fmt: skip
         from h5py import h5d
 
-        self._source, self._path, self.address = source, path, address
+        self._headers, self._path, self.address = headers, path, address
         self.shape, self.dtype, self._big_endian = shape, dtype, big_endian
         self._chunk = plist.get_chunk() if plist.get_layout() == h5d.CHUNKED else None
-        self._filters, self._fill = _filters(plist), fill
+        self._filters, self._fill, self._tree = _filters(plist), fill_value(messages), chunk_tree(messages)
 
     @property
     def storage(self) -> Storage:
         """The object in the file: two names that lead to one object are tied."""
-        return Storage((self._source.key, "object"), self.address)
+        return Storage((self._headers.source.key, "object"), self.address)
 
     def read(self, index: Index = ...) -> np.ndarray[Any, Any]:
         """Return the values at a basic index, in native byte order.
@@ -239,23 +242,25 @@ class PackedArray:
         values = (values.byteswap() if self._big_endian else values).view(dtype).reshape(raw.shape)
         return values[(*(0 if isinstance(p, int) else slice(None) for p in picks), ...)]
 
-    def _chunks(self, ranges: list[range]) -> list[tuple[tuple[int, ...], int, int, int]]:
-        """List start, filter mask, place and stored bytes of the chunks in which something is wanted."""
-        chunk, found = self._chunk, []
-        if chunk is None:
-            return []
+    def _chunks(self, ranges: list[range]) -> Iterator[Piece]:
+        """Yield the chunks in which something is wanted."""
+        if self._chunk is None:
+            return
         ends = [(min(r[0], r[-1]), max(r[0], r[-1])) for r in ranges]
+        source, base = self._headers.source, self._headers.base
+        for piece in chunks_of(source, base, self._tree) if self._tree else self._asked():
+            reach = zip(piece[0], self._chunk, ends, strict=True)
+            if all(start <= high and low < start + n for start, n, (low, high) in reach):
+                yield piece
 
-        def note(info: Any) -> None:
-            at = info.chunk_offset
-            if all(s <= high and low < s + n for s, n, (low, high) in zip(at, chunk, ends, strict=True)):
-                found.append((at, info.filter_mask, info.byte_offset, info.size))
-
-        with opened(self._source, lambda: self._path) as file:
+    def _asked(self) -> list[Piece]:
+        """Ask HDF5 where the chunks are: the newer form has five ways to keep them."""
+        with opened(self._headers.source, lambda: self._path) as file:
             from h5py import h5o
 
-            h5o.open(file.id, "/".join(self._path).encode("utf-8", "surrogateescape")).chunk_iter(note)
-        return found
+            dataset = h5o.open(file.id, "/".join(self._path).encode("utf-8", "surrogateescape"))
+            infos = [dataset.get_chunk_info(i) for i in range(dataset.get_num_chunks())]
+            return [(info.chunk_offset, info.filter_mask, info.byte_offset, info.size) for info in infos]
 
     def _copy(
         self, raw: np.ndarray[Any, Any], ranges: list[range], start: tuple[int, ...], piece: bytes
@@ -283,7 +288,7 @@ class PackedArray:
 
         import numpy as np
 
-        data, wanted = read(self._source, place, size), prod(self._chunk or ()) * width
+        data, wanted = read(self._headers.source, place, size), prod(self._chunk or ()) * width
         for i, number in reversed(list(enumerate(self._filters))):
             if mask >> i & 1:
                 continue
@@ -296,12 +301,12 @@ class PackedArray:
                     raise self._fault(f"a chunk is damaged: {error}", place) from None
         if len(data) > wanted:
             what = f"a chunk of {wanted} bytes unpacks to more"
-            where = member_of(self._source, self._path)
-            raise UnsafeFileError(self._source.path, what, offset=place, member=where, advice=BOMB)
+            where = member_of(self._headers.source, self._path)
+            raise UnsafeFileError(self._headers.source.path, what, offset=place, member=where, advice=BOMB)
         if len(data) < wanted:
             raise self._fault(f"a chunk of {wanted} bytes unpacks to {len(data)}", place)
         return data
 
     def _fault(self, reason: str, offset: int) -> CorruptFileError:
-        where = member_of(self._source, self._path)
-        return CorruptFileError(self._source.path, reason, offset=offset, member=where)
+        where = member_of(self._headers.source, self._path)
+        return CorruptFileError(self._headers.source.path, reason, offset=offset, member=where)

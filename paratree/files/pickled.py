@@ -51,7 +51,10 @@ class Opaque:
         self.pairs: list[tuple[Any, Any]] = []
 
     def __repr__(self) -> str:
-        return f"<{self.target!r}, not built>"
+        args = self.args if isinstance(self.args, tuple) else ()
+        plain = args and all(part is None or isinstance(part, str | int | float) for part in args)
+        shown = f"({', '.join(printable(repr(part)[:60]) for part in args[:8])})" if plain else ""
+        return f"<{self.target!r}{shown}, not built>"
 
 
 def key_of(value: Any, depth: int = 0) -> Any:
@@ -130,11 +133,11 @@ VALUES: dict[tuple[str, str], Callable[[tuple[Any, ...]], Any]] = {
     ("builtins", "getattr"): _attribute, ("_codecs", "encode"): _encode,
     ("copyreg", "_reconstructor"): _reconstructor, ("copyreg", "__newobj__"): _reconstructor,
 }  # fmt: skip
-MODERN = {"__builtin__": "builtins", "copy_reg": "copyreg"}  # Python 2 names
+MODERN = {"__builtin__": "builtins", "copy_reg": "copyreg", "exceptions": "builtins"}  # Python 2 names
 
 _INERT = {  # value types of the standard library that stay opaque; "*" is every name of the module
     "argparse": {"Namespace"}, "types": {"SimpleNamespace"}, "functools": {"partial"},
-    "builtins": {"object", "slice", "range", "getattr", "Exception", "ValueError"},
+    "builtins": {"object", "slice", "range", "xrange", "getattr"},
     "datetime": {"*"}, "decimal": {"Decimal"}, "fractions": {"Fraction"}, "uuid": {"UUID"}, "pathlib": {"*"},
     "collections": {"UserDict", "UserList", "ChainMap"}, "enum": {"*"}, "random": {"Random"},
     "logging": {"Logger", "getLogger"}, "re": {"_compile"}, "string": {"Template"},
@@ -154,4 +157,6 @@ def is_inert(target: Global) -> bool:
     if root not in sys.stdlib_module_names and root not in _PYTHON_2:
         return True
     allowed = _INERT.get(module, set())
+    if module == "builtins" and target.name.endswith(("Error", "Exception", "Warning")):
+        return True
     return "*" in allowed or target.name in allowed

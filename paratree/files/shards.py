@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import os
 
-from paratree.core.errors import CorruptFileError, UnsafeFileError
+from paratree.core.errors import CorruptFileError, SourceNotFoundError, UnsafeFileError, printable
+from paratree.core.names import natural
 from paratree.core.tree import Origin, Param, ParamTree
 from paratree.files.json import parse_object
 from paratree.files.local import LocalFile, read
@@ -30,7 +31,10 @@ def is_index(file: LocalFile, shard_suffix: str) -> bool:
 
 
 def open_index(file: LocalFile, open_shard: Callable[[LocalFile], ParamTree], format: str) -> ParamTree:
-    """Open every shard of an index and join their trees, in the order of the index.
+    """Open every shard of an index and join their trees.
+
+    The order is that of the index, unless that is only sorted by name, as transformers writes it: then it
+    is that of the shards, one after the other, or of the numbers in the names if the shards are sorted too.
 
     Raises:
         CorruptFileError: the index and a shard disagree on a tensor, or the index is no index.
@@ -40,7 +44,8 @@ def open_index(file: LocalFile, open_shard: Callable[[LocalFile], ParamTree], fo
     weight_map = _weight_map(file)
     shards = {name: open_shard(_shard(file, name)) for name in dict.fromkeys(weight_map.values())}
     params: dict[str, Param] = {}
-    for name, shard in weight_map.items():
+    for name in _order(weight_map, shards):
+        shard = weight_map[name]
         if not isinstance(param := shards[shard].get(name), Param):
             raise CorruptFileError(
                 file.path, f"the shard {shard} has no such tensor", member=name, advice=_ADVICE
@@ -59,9 +64,21 @@ def open_index(file: LocalFile, open_shard: Callable[[LocalFile], ParamTree], fo
             params.setdefault(name, param)
     notes = dict.fromkeys(note for tree in shards.values() for note in tree.notes)
     meta = {shard: tree.meta for shard, tree in shards.items() if tree.meta}
+    if meta and all(own == next(iter(meta.values())) for own in meta.values()):
+        meta = dict(next(iter(meta.values())))
     closers = [tree.close for tree in shards.values()]
     what = f"{format}, {len(shards)} shard{'s' if len(shards) != 1 else ''}"
     return ParamTree(params, Origin(file.path, what, meta, notes, [*closers, file.close]))
+
+
+def _order(weight_map: dict[str, str], shards: dict[str, ParamTree]) -> list[str]:
+    names = list(weight_map)
+    if names != sorted(names):
+        return names
+    within = [[name for name in shards[shard] if name in weight_map] for shard in sorted(shards)]
+    if all(own == sorted(own, key=natural) for own in within):
+        return sorted(names, key=natural)
+    return list(dict.fromkeys([name for own in within for name in own] + names))
 
 
 def _shard(file: LocalFile, name: str) -> LocalFile:
@@ -71,7 +88,13 @@ def _shard(file: LocalFile, name: str) -> LocalFile:
             file.path, "the index names a shard outside its folder", member=name,
             advice="shards are read from the index's own folder only",
         )  # fmt: skip
-    return LocalFile(os.path.join(os.path.dirname(file.path), name))  # noqa: PTH118, PTH120
+    path = os.path.join(os.path.dirname(file.path), name)  # noqa: PTH118, PTH120
+    if not os.path.exists(path):  # noqa: PTH110
+        index = printable(os.path.basename(file.path))  # noqa: PTH119
+        raise SourceNotFoundError(
+            f"{printable(path)}: no such file; {index} names it as a shard: fetch it too"
+        )
+    return LocalFile(path)
 
 
 def _weight_map(file: LocalFile) -> dict[str, str]:

@@ -11,7 +11,7 @@ import re
 from itertools import product
 
 from paratree.core.layout import KERAS, KERAS_PARTS, keras_layout
-from paratree.core.names import BUFFER, OTHER, PARAMETER, STATE, kind_of
+from paratree.core.names import BUFFER, OTHER, PARAMETER, STATE, kind_of, natural
 from paratree.files.hdf5 import Dataset, Group
 
 TYPE_CHECKING = False
@@ -150,7 +150,8 @@ def variables(root: Group, config: Config, generation: str) -> tuple[list[Variab
         generation: the first digit of the version of Keras that wrote the file, empty if not known.
 
     Returns:
-        The variables in the order of the model, and whether that order is only inferred.
+        The variables in the order of the model, then arrays that Keras would not look at; and whether the
+        order is only inferred.
     """
     model = root_layer(config)
     model.group = root
@@ -164,11 +165,13 @@ def variables(root: Group, config: Config, generation: str) -> tuple[list[Variab
         below, guessed = _ordered(layer, inner, [_child(layer, inner, *child) for child in _children(layer)])
         inferred = inferred or guessed
         waiting += reversed(below)
-    return found, inferred
+    named = {id(variable.dataset) for variable in found}
+    loose = [dataset for dataset in root.datasets() if id(dataset) not in named]
+    return found + [Variable(dataset.path, dataset, OTHER) for dataset in loose], inferred
 
 
 def _own(layer: Layer, generation: str) -> Iterator[Variable]:
-    """Yield the variables that a layer holds itself, and arrays that stand loose in its group."""
+    """Yield the variables that a layer holds itself."""
     held = layer.group.children.get("vars")
     if isinstance(held, Group):
         datasets = [
@@ -184,9 +187,6 @@ def _own(layer: Layer, generation: str) -> Iterator[Variable]:
             if layer.keys[:1] in (("optimizer",), ("metrics",)):
                 kind, layout = (STATE if layer.keys[0] == "optimizer" else OTHER), None
             yield Variable((*layer.names, known), dataset, kind, trained(layer, kind), layout)
-    for key, child in layer.group.children.items():
-        if isinstance(child, Dataset):
-            yield Variable((*layer.names, key), child, kind_of(key, child.array.dtype))
 
 
 def _names(layer: Layer, datasets: list[Dataset], generation: str) -> list[str]:
@@ -367,9 +367,3 @@ def _counted(name: str) -> tuple[str, int]:
     """
     base, _, count = name.rpartition("_")
     return (base, int(count)) if base and count.isdecimal() and len(count) < 20 else (name, 0)
-
-
-def natural(key: str) -> list[tuple[bool, int, str]]:
-    """Return a key that sorts numbers inside a name as numbers."""
-    words = re.split(r"(\d+)", key)
-    return [(False, int(w), "") if w.isdecimal() and len(w) < 20 else (True, 0, w) for w in words if w]

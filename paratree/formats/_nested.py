@@ -127,8 +127,8 @@ class Nested:
             kind = STATE
         beside_model = any(k in _MODEL_KEYS and isinstance(item, dict | Opaque) for k, item in value.items())
         kept = {}
-        for key, item in value.items():
-            name = key if isinstance(key, str) else _key_name(key)
+        for i, (key, item) in enumerate(value.items()):
+            name = _key_name(key, i)
             below = kind or _kind_below(name, beside_model)
             if below is None and beside_model and self._is_array(item):
                 below = OTHER  # a loss curve beside the model, say
@@ -192,7 +192,7 @@ def _named(items: Any) -> list[tuple[str, Any]]:
     pairs = items.items() if isinstance(items, dict) else items
     if not isinstance(items, dict | list):
         return []
-    return [(key if isinstance(key, str) else _key_name(key), value) for key, value in pairs]
+    return [(_key_name(key, i), value) for i, (key, value) in enumerate(pairs)]
 
 
 def _kind_below(name: str, beside_model: bool) -> str | None:
@@ -203,5 +203,14 @@ def _kind_below(name: str, beside_model: bool) -> str | None:
     return None
 
 
-def _key_name(key: Any) -> str:
-    return printable(str(key)[:100])
+def _key_name(key: Any, place: int) -> str:
+    """Return the segment for a key; a tensor or an object that is a key, as in optimizers, gets its place."""
+    if isinstance(key, str):
+        return key
+    if key is None or isinstance(key, int | float | bytes):
+        return printable(str(key)[:100])
+    return printable(repr(key)[:100]) if isinstance(key, tuple) and _is_plain(key) else str(place)
+
+
+def _is_plain(key: tuple[Any, ...]) -> bool:
+    return all(part is None or isinstance(part, str | int | float | bytes) for part in key)

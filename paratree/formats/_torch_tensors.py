@@ -215,8 +215,12 @@ def numpy_array(value: Opaque, source: Source, member: str) -> LazyArray:
             return RefusedArray((None,), "unknown", f"{member}: the NumPy array has no state; save it again")
     known = from_numpy_code(_code(dtype))
     if known is None or isinstance(raw, list):
-        why = "Python objects; reading them would run their pickles, which paratree never does"
-        return RefusedArray(check_shape(shape, source, member), "object", f"{member}: {why}")
+        letter = _code(dtype)[1:2]
+        why = "text; paratree reads numbers"
+        if letter not in ("U", "S"):
+            why = "Python objects; reading them would run their pickles, which paratree never does"
+        word = "text" if letter in ("U", "S") else "object"
+        return RefusedArray(check_shape(shape, source, member), word, f"{member}: {why}")
     data = raw if isinstance(raw, bytes) else raw.encode("latin-1")
     strides = None
     if fortran and len(shape) > 1:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 
 from paratree.core.errors import CorruptFileError, UnsafeFileError
-from paratree.core.names import OTHER, PARAMETER, STATE, kind_of
+from paratree.core.names import OTHER, PARAMETER, STATE, kind_of, natural
 from paratree.core.tree import Origin, Param, ParamTree
 from paratree.files.hdf5 import Dataset, Group, is_hdf5, read_tree
 from paratree.files.json import parse_object
@@ -20,7 +20,6 @@ from paratree.formats._keras_names import (
     Layer,
     Variable,
     kind_and_layout,
-    natural,
     part,
     root_layer,
     trained,
@@ -82,7 +81,8 @@ def _json(file: LocalFile, member: Member) -> Config:
         raise CorruptFileError(
             file.path, f"{member.size} bytes are too many for a configuration", member=member.name
         )
-    return parse_object(file, member.bytes(), 0, member.name)
+    source = member.verified()
+    return parse_object(file, read(source, 0, source.size), 0, member.name)
 
 
 def _weights(member: Member) -> Source:
@@ -94,7 +94,7 @@ def _weights(member: Member) -> Source:
             member.file.path, f"it is compressed, and would take {member.size} bytes of memory",
             member=member.name, advice="unpack it and open what is inside",
         )  # fmt: skip
-    source = member.source()
+    source = member.verified()
     read(source, 0, min(member.size, 1))  # a bomb is refused before there is memory for it
     return Memory(read(source, 0, member.size), member.file.path, member.name)
 
@@ -203,6 +203,7 @@ def _legacy(source: Source, root: Group, weights: Group, config: Config) -> Iter
     """Yield the variables of a file whose attributes list its layers and their weights."""
     model = root_layer(config)
     inner = Inner(model)
+    inners = {id(model.config): inner}  # built once for each layer: they list all that is inside
     seen: set[int] = set()
     layers = _list(weights, "layer_names") or []
     for name in [*layers, *([_TOP_LEVEL] if _TOP_LEVEL in weights.children else [])]:
@@ -215,7 +216,8 @@ def _legacy(source: Source, root: Group, weights: Group, config: Config) -> Iter
         layer = part(model, name, config=inner.by_name.get(name))
         for weight, dataset in _listed(source, group):
             seen.add(id(dataset))
-            yield _variable(layer, () if name == _TOP_LEVEL else (name,), _short(name, weight), dataset)
+            prefix = () if name == _TOP_LEVEL else (name,)
+            yield _variable(layer, inners, prefix, _short(name, weight), dataset)
     state = root.children.get("optimizer_weights") if weights is not root else None
     if isinstance(state, Group):
         for weight, dataset in _listed(source, state):
@@ -260,10 +262,15 @@ def _short(layer: str, weight: str) -> list[str]:
     return words
 
 
-def _variable(layer: Layer, prefix: tuple[str, ...], words: list[str], dataset: Dataset) -> Variable:
+def _variable(
+    layer: Layer, inners: dict[int, Inner], prefix: tuple[str, ...], words: list[str], dataset: Dataset
+) -> Variable:
     """Describe a weight of a layer or of one inside it, which the configuration may know."""
     for word in words[:-1]:
-        layer = part(layer, word, config=Inner(layer).by_name.get(word))
+        if id(layer.config) not in inners:
+            inners[id(layer.config)] = Inner(layer)
+        inner = inners[id(layer.config)]
+        layer = part(layer, word, config=inner.by_name.get(word))
     array = dataset.array
     kind, layout = kind_and_layout(layer, words[-1], array.dtype, len(array.shape))
     return Variable((*prefix, *words), dataset, kind, trained(layer, kind), layout)

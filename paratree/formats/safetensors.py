@@ -9,9 +9,9 @@ from math import prod
 
 from paratree.core.dtypes import BITS
 from paratree.core.errors import CorruptFileError
-from paratree.core.names import kind_of, split
+from paratree.core.names import kind_of, natural
 from paratree.core.tree import Origin, Param, ParamTree
-from paratree.files.array import check_shape, file_array
+from paratree.files.array import file_array
 from paratree.files.json import parse_object
 from paratree.files.local import LocalFile, read
 from paratree.files.shards import is_index, open_index
@@ -89,7 +89,8 @@ def _arrays(file: LocalFile, header: dict[str, Any], start: int) -> dict[str, Fi
     arrays = {}
     for name, entry in header.items():
         dtype, shape, low, high = _entry(file, name, entry)
-        bits = prod(shape) * BITS[dtype]
+        arrays[name] = array = file_array(file, start + low, shape, dtype, member=name)
+        bits = prod(array.shape) * BITS[dtype]
         if bits != (high - low) * 8:
             raise CorruptFileError(
                 file.path,
@@ -98,7 +99,6 @@ def _arrays(file: LocalFile, header: dict[str, Any], start: int) -> dict[str, Fi
                 offset=start + low,
                 member=name,
             )
-        arrays[name] = file_array(file, start + low, shape, dtype, member=name)
         spans.append((low, high, name))
     end = 0
     for low, high, name in sorted(spans):
@@ -117,7 +117,7 @@ def _arrays(file: LocalFile, header: dict[str, Any], start: int) -> dict[str, Fi
     return arrays
 
 
-def _entry(file: LocalFile, name: str, entry: object) -> tuple[str, tuple[int, ...], int, int]:
+def _entry(file: LocalFile, name: str, entry: object) -> tuple[str, list[Any], int, int]:
     """Return dtype, shape, begin and end of a header entry."""
     if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
         raise _entry_fault(file, name, "its entry is not dtype, shape and data_offsets")
@@ -131,7 +131,7 @@ def _entry(file: LocalFile, name: str, entry: object) -> tuple[str, tuple[int, .
             file.path, f"the dtype {word[:40]} is not one of the specification", offset=8, member=name,
             advice="a newer paratree may know it",
         )  # fmt: skip
-    return _DTYPES[word], check_shape(shape, file, name), offsets[0], offsets[1]
+    return _DTYPES[word], shape, offsets[0], offsets[1]
 
 
 def _entry_fault(file: LocalFile, name: str, reason: str) -> CorruptFileError:
@@ -147,8 +147,4 @@ def _model_order(arrays: dict[str, FileArray]) -> list[str]:
     names = list(arrays)
     if names != sorted(names, key=lambda name: (-BITS[arrays[name].dtype], name)):
         return names
-    return sorted(names, key=_natural)
-
-
-def _natural(name: str) -> list[tuple[bool, int, str]]:
-    return [(False, int(part), "") if part.isdecimal() else (True, 0, part) for part in split(name)]
+    return sorted(names, key=natural)

@@ -8,6 +8,8 @@ fifth with the keys of the storages, then for each a 64-bit count and its values
 
 from __future__ import annotations
 
+from itertools import count
+
 from paratree.core.errors import CorruptFileError
 from paratree.core.layout import TORCH, layout_of
 from paratree.core.names import OTHER, PARAMETER, join, kind_of
@@ -204,6 +206,7 @@ class _Reader:
         self.meta: dict[str, Any] = {}
         self.unbuilt: dict[str, int] = {}
         self.declared: dict[str, dict[str, str]] = {}
+        self.doubles = 0
 
     def read_pickle(
         self,
@@ -255,10 +258,16 @@ class _Reader:
         kind: str | None,
     ) -> None:
         for entry in entries:
-            name = join((*path, *entry.path)) or _stem(self.file.path)
-            if name in self.params:
-                raise CorruptFileError(self.file.path, "two tensors have this name", member=name)
+            name = self._name((*path, *entry.path))
             self.params[name] = self._param(name, entry, find, kind)
+
+    def _name(self, path: tuple[str, ...]) -> str:
+        """Return the dotted name of a path, and NAME~2 where two paths (``1`` and ``"1"``) make one name."""
+        name = join(path) if path else _stem(self.file.path)
+        if name not in self.params:
+            return name
+        self.doubles += 1
+        return next(other for n in count(2) if (other := f"{name}~{n}") not in self.params)
 
     def _param(
         self, name: str, entry: Entry, find: Callable[[str], Source | None], kind: str | None
@@ -266,6 +275,8 @@ class _Reader:
         array, found = self._array(name, entry.found, find), entry.found
         kind = kind or entry.kind
         trainable = None
+        if isinstance(found, Opaque) and array.problem:
+            kind = kind or OTHER
         if isinstance(found, TensorRecord):
             trainable = found.trainable
             if found.parameter and kind is None:
@@ -294,6 +305,10 @@ class _Reader:
         notes = []
         if self.format == _SCRIPT and self.params and all(p.kind == OTHER for p in self.params.values()):
             notes.append("the module is frozen: its weights are constants, without names")
+        if self.doubles:
+            notes.append(
+                f"tensors whose joined keys are the name of another are listed as NAME~2: {self.doubles}"
+            )
         if self.unbuilt:
             classes = list(self.unbuilt)
             more = f" and {len(classes) - _CLASSES_SHOWN} more" if len(classes) > _CLASSES_SHOWN else ""

@@ -188,17 +188,17 @@ def _shortened(name: str, width: int, common: int = 0) -> str:
 
 
 def formats(found: Sequence[FormatFacts]) -> Table:
-    """Return a table of formats; long texts are wrapped."""
+    """Return the formats, a block of lines each; long lines are wrapped at words."""
     from rich.table import Table
 
     from paratree.render.results import FORMAT_HEADS, format_cells
 
-    grid = Table(box=None, pad_edge=False, padding=(0, _GAP, 1, 0), header_style="dim")
-    longest = max((len(suffix) for facts in found for suffix in facts.suffixes), default=0)
-    for heading in FORMAT_HEADS:
-        least = longest if heading == "SUFFIXES" else None
-        grid.add_column(Text(heading.lower()), min_width=least, overflow="fold")
-    for facts in found:
-        name, suffixes, *others = format_cells(facts)
-        grid.add_row(Text(name, "bold"), Text(suffixes.replace(" ", "\n"), no_wrap=True), *map(Text, others))
+    grid = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0), show_header=False)
+    for number, facts in enumerate(found):
+        if number:
+            grid.add_row()
+        name, *cells = format_cells(facts)
+        grid.add_row(Text(name, "bold"), Text(cells[0], "bold"))
+        for heading, cell in zip(FORMAT_HEADS[2:], cells[1:], strict=True):
+            grid.add_row(Text(heading.lower(), "dim"), Text(cell))
     return grid

@@ -61,7 +61,7 @@ def get(tree: ParamTree, name: str, index: Index = ..., *, dtype: str | None = N
     """
     import numpy as np
 
-    param = tree[name]
+    param = tree[_as_listed(tree, name)]
     if not isinstance(param, Param):
         raise NoSuchParamError(name, tree, tree.source)
     if dtype is not None and dtype not in BITS:
@@ -77,6 +77,13 @@ def get(tree: ParamTree, name: str, index: Index = ..., *, dtype: str | None = N
         return Values(tree.source, param, values, param.dtype)
     cast, changed = _cast(values, dtype)
     return Values(tree.source, param, cast, dtype, changed)
+
+
+def _as_listed(tree: ParamTree, name: str) -> str:
+    """Return the name that is listed as ``name``: with its control characters escaped."""
+    if name in tree:
+        return name
+    return next((other for other in tree if other != printable(other) == name), name)
 
 
 def _cast(values: np.ndarray[Any, Any], dtype: str) -> tuple[np.ndarray[Any, Any], int]:

@@ -5,11 +5,10 @@ On the path of the command line's cold start, so records are plain classes and i
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 
 from paratree.core.errors import NoSuchParamError, printable
-from paratree.core.names import BUFFER, KINDS, PARAMETER
+from paratree.core.names import BUFFER, KINDS, PARAMETER, natural
 from paratree.verbs.fold import Folded, fold, split_all
 from paratree.verbs.listing import Listing, Row, reason_of
 
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
     from paratree.core.tree import Param, ParamTree
 
 SORTS = ("name", "size")
-_NUMBER = re.compile(r"([0-9]{1,9})")
 _MOST_META = 6
 _MOST_VISITED = 1000
 _LONGEST_TEXT = 40
@@ -78,7 +76,7 @@ def show(
     )
 
     def rows() -> tuple[Row, ...]:
-        found = _rows(shown, numbers, tree.ties, fold)
+        found = _rows(_sorted_params(shown, sort) if sort == "name" else shown, numbers, tree.ties, fold)
         return tuple(_sorted(found if depth is None else _collapsed(found, depth), sort))
 
     listing.rows_when_asked(rows)
@@ -121,7 +119,18 @@ def _nothing(tree: ParamTree, select: Selector | None, kind: str | Iterable[str]
     )
     if not all(isinstance(pattern, str) for pattern in patterns) or not patterns:
         return f"{printable(tree.source)}: nothing fits the selection"
-    return "; ".join(str(NoSuchParamError(pattern, tree, tree.source)) for pattern in patterns)
+    return "; ".join(_unmatched(tree, pattern) for pattern in patterns)
+
+
+def _unmatched(tree: ParamTree, pattern: str) -> str:
+    """Say that a pattern fits nothing; if a wider one would, which."""
+    if "*" in pattern:
+        where = f"{printable(tree.source)}: nothing fits '{printable(pattern)}'"
+        for wider in (f"**.{pattern.lstrip('*.')}", f"{pattern}.**", f"**.*{pattern.lstrip('*.')}"):
+            if tree.select(wider):
+                return f"{where}; did you mean '{printable(wider)}'? ('*' ends at a dot, '**' does not)"
+        return f"{where}; 'paratree show --all' lists every name"
+    return str(NoSuchParamError(pattern, tree, tree.source))
 
 
 # Rows
@@ -131,16 +140,24 @@ def _rows(
     shown: Mapping[str, Param], numbers: dict[str, int], ties: tuple[tuple[str, ...], ...], folding: bool
 ) -> list[Row]:
     names, params = list(shown), list(shown.values())
-    if folding:
-        signs: list[Hashable] = [
-            (p.array.shape, p.array.dtype, p.kind, p.trainable, p.array.problem, numbers.get(n))
-            for n, p in zip(names, params, strict=True)
-        ]
-        entries = fold(names, signs)
-    else:
-        entries = split_all(names)
+    entries = _folded(names, params, numbers) if folding else split_all(names)
     counted: set[int] = set()
     return [_row(entry, names[entry.first], params[entry.first], numbers, ties, counted) for entry in entries]
+
+
+def _folded(names: list[str], params: list[Param], numbers: dict[str, int]) -> list[Folded]:
+    """Fold the names; the tied ones apart, so that one tied weight does not keep its whole block unfolded."""
+    folded = []
+    for tied in (False, True) if numbers else (False,):
+        places = [place for place, name in enumerate(names) if (name in numbers) == tied]
+        signs: list[Hashable] = [
+            (p.array.shape, p.array.dtype, p.kind, p.trainable, p.array.problem, numbers.get(p_name))
+            for p, p_name in ((params[place], names[place]) for place in places)
+        ]
+        for entry in fold([names[place] for place in places], signs):
+            entry.first = places[entry.first]
+            folded.append(entry)
+    return sorted(folded, key=lambda entry: entry.first)
 
 
 def _row(
@@ -221,12 +238,6 @@ def _sorted_params(params: Mapping[str, Param], sort: str) -> dict[str, Param]:
     if sort == "size":
         return dict(sorted(params.items(), key=lambda item: -(item[1].nbytes or 0)))
     return dict(sorted(params.items(), key=lambda item: natural(item[0])))
-
-
-def natural(name: str) -> list[tuple[bool, int, str]]:
-    """Return a key that sorts ``layer.2`` before ``layer.10``."""
-    parts = _NUMBER.split(name)
-    return [(True, 0, part) if i % 2 == 0 else (False, int(part), "") for i, part in enumerate(parts)]
 
 
 # Plain values

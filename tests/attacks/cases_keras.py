@@ -316,6 +316,13 @@ def _hostile_and_soft(file) -> None:
 
 _DEEP_JSON = b'{"config":' + b"[" * 100_000 + b"]" * 100_000 + b"}"
 
+
+def _continued(length: int) -> bytes:
+    """Return the older form with a header that goes on for another length elsewhere."""
+    place = LEGACY.index(b"\x10\0\x10\0\0\0\0\0")
+    return LEGACY[: place + 16] + _ADDRESS.pack(length) + LEGACY[place + 24 :]
+
+
 CASES = [
     _case("empty", b""),
     _case("only-signature", GOOD[:8]),
@@ -354,6 +361,8 @@ CASES = [
     _case("weight-is-a-group", later(lambda f: legacy(f, weights=("first",))), LEGACY),
     *(_case(f"layer-names-{label}", _claimed(n), LEGACY) for label, n in NUMBERS.items()),
     _case("layer-names-repeat-one-text", _repeated_text, LEGACY),
+    *(_case(f"header-of-{label}", _continued(n), LEGACY) for label, n in NUMBERS.items()),
+    _case("header-reaches-out", _continued(len(LEGACY)), LEGACY),
     _case("text-longer-than-its-heap", _text_reference(_FIRST, struct.pack("<I", 1 << 31) + _FIRST[4:]), LEGACY),
     _case("text-not-in-a-heap", _patch(LEGACY, b"GCOL", b"COLD"), LEGACY),
     _case("tree-branches-meet", _meeting(1), later(_many)),
@@ -376,7 +385,7 @@ CASES = [
     _case("value-opaque", later(_typed(lambda: h5t.create(h5t.OPAQUE, 2))), GOOD, "w"),
     _case("value-unknown-filter", later(_filtered(32004)), later(_filtered(1)), "w"),
     _case("value-deflated-twice", later(_filtered(1, 1)), later(_filtered(1)), "w"),
-    _case("value-chunk-inflates-to-more", later(_packed(zlib.compress(bytes(1 << 28)), compression="gzip")), _DEFLATED, "w"),
+    _case("value-chunk-inflates-to-more", lambda: hdf5(_packed(zlib.compress(bytes(1 << 26)), (1 << 15,), compression="gzip")), _DEFLATED, "w"),
     _case("value-chunk-damaged", later(_packed(b"\xff" * 40, compression="gzip")), _DEFLATED, "w"),
     _case("value-chunk-cut", later(_packed(zlib.compress(_ZEROS)[:-6], compression="gzip")), _DEFLATED, "w"),
     _case("value-checksummed", later(_packed(bytes([1]) * 20, fletcher32=True)), _DEFLATED, "w"),

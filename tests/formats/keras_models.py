@@ -18,8 +18,9 @@ def _walk(layer, prefix, found, seen):
     if id(layer) in seen:
         return
     seen.add(id(layer))
+    lent = {id(v) for child in layer._layers for v in child._trainable_variables}
     for variable in layer._trainable_variables + layer._non_trainable_variables:
-        if id(variable) not in seen:  # SpectralNormalization holds the kernel of the layer it wraps
+        if id(variable) not in lent:  # SpectralNormalization holds the kernel of the layer it wraps
             found[prefix + variable.name] = keras.ops.convert_to_numpy(variable)
     inner = layer.layers if isinstance(layer, keras.Sequential | keras.Model) else layer._layers
     for child in inner:

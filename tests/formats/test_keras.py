@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import random
-import time
 import zipfile
 
 import h5py
@@ -335,12 +335,36 @@ def test_a_hard_link_is_a_tie(tmp_path):
         vars_of(file, "layers/dense", "dense", [[1, 2]], [3, 4])
         vars_of(file, "layers/dense_1", "head")
         file["layers/dense_1/vars/0"] = file["layers/dense/vars/0"]
-        file.create_dataset("layers/dense_1/vars/1", data=np.ones(2, "f4"), chunks=(1,))
-        file["layers/dense_1/again"] = file["layers/dense_1/vars/1"]
+        file["layers/dense_1/vars/1"] = np.ones(2, "f4")
 
     tree = pt.open(write(tmp_path / "m.weights.h5", fill))
-    assert tree.ties == (("dense.kernel", "head.kernel"), ("head.bias", "head.again"))
-    assert (tree.size, tree.expanded_size) == (6, 10)
+    assert tree.ties == (("dense.kernel", "head.kernel"),)
+    assert (tree.size, tree.expanded_size) == (6, 8)
+
+
+def test_a_hard_link_to_chunks_is_a_tie(tmp_path):
+    def fill(file):
+        file.create_dataset("a", data=np.ones(4, "f4"), chunks=(2,))
+        file["b"] = file["a"]
+
+    assert pt.open(write(tmp_path / "m.h5", fill)).ties == (("a", "b"),)
+
+
+def test_no_array_is_left_out(tmp_path):
+    """Keras would not look at these, a person may want to."""
+
+    def fill(file):
+        keras3(file)
+        file["layers/dense/loose"] = file["alone"] = file["some/where"] = np.ones(2, "f4")
+        file["layers/dense/vars/deeper/one"] = np.ones(2, "f4")
+
+    tree = pt.open(write(tmp_path / "m.weights.h5", fill))
+    loose = ["alone", "layers.dense.loose", "layers.dense.vars.deeper.one", "some.where"]
+    assert list(tree) == ["first.kernel", "first.bias", *loose]
+    assert {tree[name].kind for name in loose} == {"other"}
+
+
+CODES = ["f2", "f4", ">f8", "i1", ">i2", "u4", ">u8", "?", "c8", ">c16"]
 
 
 @pytest.mark.parametrize(
@@ -350,7 +374,7 @@ def test_every_kind_of_storage_and_type_equals_h5py(options, tmp_path):
     path = tmp_path / "m.h5"
     generator = np.random.default_rng(0)
     with h5py.File(path, "w", **options) as file:
-        for i, code in enumerate("f2 f4 >f8 i1 >i2 u4 >u8 ? c8 >c16".split()):
+        for i, code in enumerate(CODES):
             for chunks, packing in (
                 (None, {}), ((4, 5), {}), ((3, 2), {"compression": "gzip"}),
                 ((4, 4), {"compression": "gzip", "shuffle": True, "maxshape": (None, None)}),
@@ -386,12 +410,13 @@ def _some(choose, length):
 @pytest.mark.parametrize("name", ["bfloat16", "float8_e4m3fn"])
 def test_dtypes_that_keras_keeps_as_opaque_bytes(name, tmp_path):
     values = np.arange(6).reshape(2, 3).astype(getattr(ml_dtypes, name))
+    void = f"V{values.itemsize}"
 
     def fill(file):
         vars_of(file, "layers/dense", "dense")
-        held = file["layers/dense/vars"].create_dataset("0", data=values)
+        held = file["layers/dense/vars"].create_dataset("0", data=values.view(void))
         held.attrs["dtype"] = name
-        file["layers/dense/vars"].create_dataset("1", data=values[0])
+        file["layers/dense/vars"].create_dataset("1", data=values[0].view(void))
 
     tree = pt.open(write(tmp_path / "m.weights.h5", fill))
     np.testing.assert_array_equal(tree["dense.kernel"].value, values, strict=True)
@@ -428,7 +453,7 @@ def test_a_folder_that_keras_saved_unzipped(tmp_path):
     assert list(pt.open(tmp_path)) == ["first.kernel", "first.bias"]
 
 
-def test_a_large_archive_is_listed_in_half_a_second(tmp_path):
+def test_a_large_archive_is_listed_without_reading_it(tmp_path, monkeypatch):
     buffer = io.BytesIO()
     with h5py.File(buffer, "w") as file:
         for i in range(100):
@@ -440,7 +465,9 @@ def test_a_large_archive_is_listed_in_half_a_second(tmp_path):
         )
         target.writestr("model.weights.h5", buffer.getvalue())
     assert (tmp_path / "m.keras").stat().st_size > 86e6
-    start = time.process_time()
+    taken = []
+    preadv = os.preadv
+    monkeypatch.setattr(os, "preadv", lambda *args: taken.append(preadv(*args)) or taken[-1])
     with pt.open(tmp_path / "m.keras") as tree:
         assert len(tree) == 200
-    assert time.process_time() - start < 0.5
+    assert sum(taken) < 4e6

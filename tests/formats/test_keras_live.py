@@ -46,7 +46,7 @@ def test_archive(make, tmp_path):
 
 @pytest.mark.parametrize("make", EVERY)
 def test_weights(make, tmp_path):
-    """The file does not say the order, nor whether the one of two scales that a layer has is beta or gamma."""
+    """The file does not say the order, nor whether the only one of beta and gamma is which."""
     model = models.scramble(make())
     model.save_weights(tmp_path / "m.weights.h5")
     with pt.open(tmp_path / "m.weights.h5") as tree:
@@ -75,10 +75,12 @@ def test_subclassed_model(suffix, tmp_path):
     with pt.open(path) as tree:
         assert set(params_of(tree)) == set(expected)
         assert_same(tree, expected)
-        steps = [name for name in tree["block"].children if name.startswith("dense_")]
-        numbers = [int(name.removeprefix("dense_")) for name in steps if name != "dense_31"]
-        assert sorted(numbers) == sorted(numbers)
-        assert tree["block.attention.query.kernel"].layout == "in head feature"
+        block = tree[next(name for name in tree.children if name.startswith("block"))]
+        numbers = [int(name.removeprefix("dense_")) for name in block.children if name.startswith("dense_")]
+        assert numbers[1:] == list(
+            range(numbers[0] - 11, numbers[0])
+        )  # heads before steps, the steps in order
+        assert block["attention.query.kernel"].layout == "in head feature"
         assert len(tree.notes) == 2
 
 
@@ -144,7 +146,9 @@ def test_older_form_written_by_keras_3(make, tmp_path):
     model.save(tmp_path / "m.h5")
     expected = models.expected(model)
     with pt.open(tmp_path / "m.h5") as tree:
-        assert list(tree) == list(expected)
+        assert set(tree) == set(expected)
+        if make is not models.deep:  # for a nested model Keras lists what is trained before what is not
+            assert list(tree) == list(expected)
         assert_same(tree, expected)
         dense = next(name for name in tree if "dense" in name and name.endswith("kernel"))
         assert tree[dense].layout == "in out"
@@ -211,7 +215,7 @@ def test_keras_2(name, old, tmp_path):
 
 
 def test_keras_2_weights_without_names(old, tmp_path):
-    """Keras 2 writes no names of layers into this form, and calls a depthwise kernel otherwise than Keras 3."""
+    """Keras 2 writes no names of layers into it, and has another name for a depthwise kernel than Keras 3."""
     old.save_weights(str(tmp_path / "m.weights.h5"))
     with pt.open(tmp_path / "m.weights.h5") as tree:
         found = list(params_of(tree).values())

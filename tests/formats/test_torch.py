@@ -378,13 +378,17 @@ def test_the_same_layers_under_two_names(tmp_path):
     assert tree.ties == (("a.w", "b.w"),)
 
 
+def _float(value):
+    return Op(b"G" + struct.pack(">d", value))
+
+
 @pytest.mark.parametrize(
     ("code", "expected"),
     [
         (call(name("collections", "OrderedDict"), [("a", 1)]), {"a": 1}),
         (call(name("collections", "defaultdict"), name("builtins", "int")), {}),
         (call(name("__builtin__", "set"), [1]), [1]),
-        (call(name("builtins", "complex"), Op(struct.pack(">cd", b"G", 1)), Op(struct.pack(">cd", b"G", 2))), 1 + 2j),
+        (call(name("builtins", "complex"), Op(b"F1\n"), Op(struct.pack(">cd", b"G", 2))), 1 + 2j),
         (call(name("_codecs", "encode"), "\xe9", "latin1"), b"\xe9"),
         (call(name("torch", "Size"), (2, 3)), [2, 3]),
         (call(name("torch", "device"), "cuda", 0), "cuda:0"),

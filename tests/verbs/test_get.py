@@ -70,7 +70,7 @@ def test_a_cast_counts_what_it_changed():
         ("net", {}, NoSuchParamError, "it is a subtree"),
         ("net.b", {}, UnreadableError, "net: net.b: it holds Python objects"),
         ("net.w", {"index": 1000}, IndexError, "net: net.w: index 1000 is out of bounds"),
-        ("net.w", {"index": (0, 0, 0)}, IndexError, "3 indices for 2 axes"),
+        ("net.w", {"index": (0, 0, 0)}, IndexError, "the index has 3 parts and the array 2 axes"),
         ("net.w", {"dtype": "float31"}, UnreadableError, "'float31' is no dtype; there are: bool"),
     ],
 )

@@ -4,7 +4,8 @@ import re
 
 import pytest
 
-from paratree.verbs.show import natural, plain_values, show
+from paratree.core.names import natural
+from paratree.verbs.show import plain_values, show
 from tests.verbs.trees import checkpoint, listed, transformer, tree_of
 
 
