@@ -508,3 +508,40 @@ def test_the_width_of_an_odd_terminal(monkeypatch, capsys):
     for columns in ("0", "x", ""):
         monkeypatch.setenv("COLUMNS", columns)
         assert cli._width() > 0
+
+
+def test_with_stderr_closed_an_error_is_not_data():
+    command = f"{sys.executable} -m paratree show nowhere 2>&-"
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "")
+
+
+def test_a_name_is_taken_as_it_is_listed(tmp_path):
+    path = tmp_path / "m.safetensors"
+    path.write_bytes(safetensors({"red\x1b[31m": entry()}))
+    done = run("get", path, "red\\x1b[31m")
+    assert done.returncode == 0
+    assert done.stdout.startswith("red\\x1b[31m: 4 float32")
+
+
+@pytest.mark.parametrize(
+    ("name", "pattern", "wider"),
+    [
+        ("net.layer.0.bias", "*bias", "**.bias"),
+        ("net.layer.0.bias", "*.bias", "**.bias"),
+        ("net.layer.0.out_bias", "*bias", "**.*bias"),
+        ("layer.0.bias", "layer.*", "layer.*.**"),
+    ],
+)
+def test_a_glob_too_narrow_is_answered_with_a_wider_one(tmp_path, name, pattern, wider):
+    path = tmp_path / "m.safetensors"
+    path.write_bytes(safetensors({name: entry()}))
+    done = run("show", path, "--select", pattern)
+    assert done.returncode == 1
+    assert f"did you mean '{wider}'?" in done.stderr
+
+
+def test_a_place_that_is_no_folder_is_named_and_not_the_temporary_file(file, tmp_path):
+    target = tmp_path / "nowhere" / "a.npy"
+    done = run("get", file, next(iter(paratree.open(file))), "-o", target)
+    assert (done.returncode, done.stderr) == (2, f"paratree: {target}: No such file or directory\n")

@@ -9,7 +9,7 @@ import pytest
 
 import paratree as pt
 from paratree import registry
-from tests.attacks.makers import npy, safetensors, torch_zip
+from tests.attacks.makers import member, npy, safetensors, torch_zip, zipped
 
 
 @pytest.mark.parametrize("suffix", [".pt", ".safetensors", ".npy", ".ckpt", ".txt", ""])
@@ -100,3 +100,20 @@ def test_opening_imports_no_framework(tmp_path):
     code = f"import paratree, sys; paratree.open({str(path)!r}); print(*sys.modules)"
     loaded = subprocess.check_output([sys.executable, "-c", code], text=True).split()
     assert not {"numpy", "torch", "h5py", "pickle", "zipfile", "rich"} & set(loaded)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "an empty file; fetch it again"),
+        (zipped([member("readme", b"text")]), "a zip archive without data.pkl"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git lfs pull"),
+        (b"<!doctype html><title>404</title>", "a web page"),
+    ],
+)
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors", ".h5"])
+def test_what_no_format_knows_is_described(tmp_path, content, message, suffix):
+    path = tmp_path / f"m{suffix}"
+    path.write_bytes(content)
+    with pytest.raises(pt.UnknownSourceError, match=message):
+        pt.open(path)

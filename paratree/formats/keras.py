@@ -69,11 +69,10 @@ def open(file: LocalFile) -> ParamTree:
         MissingPackageError: h5py is not installed.
     """
     members = archive(file)
-    if members is not None:
-        meta = {"metadata": _json(file, members[_METADATA])} if _METADATA in members else {}
-        config = _json(file, members[_CONFIG])
-        return _tree(file, _weights(members[_WEIGHTS]), meta.get("metadata", {}), config)
-    return _tree(file, file, {}, {})
+    if members is None:
+        return _tree(file, file, {}, {})
+    metadata = _json(file, members[_METADATA]) if _METADATA in members else {}
+    return _tree(file, _weights(members[_WEIGHTS]), metadata, _json(file, members[_CONFIG]))
 
 
 def _json(file: LocalFile, member: Member) -> Config:

@@ -207,3 +207,24 @@ def test_a_name_selects_itself_and_no_glob_breaks(names, glob):
         chosen(glob, names=names)
     except ValueError as error:
         assert str(error).startswith("selector ")
+
+
+def test_a_row_of_show_can_be_pasted():
+    tree = tree_of("encoder.0.w", "encoder.1.w", "decoder.0.w")
+    assert list(tree.select("encoder.{0..1}.w ×2")) == ["encoder.0.w", "encoder.1.w"]
+
+
+def test_dtypes_may_be_objects():
+    import ml_dtypes
+    import numpy as np
+
+    tree = tree_of("w")
+    for dtype in (np.float32, np.dtype("float32"), "float32", [np.float32, ml_dtypes.bfloat16]):
+        assert list(tree.select(dtype=dtype)) == ["w"], dtype
+    assert not tree.select(dtype=ml_dtypes.bfloat16)
+
+
+@pytest.mark.parametrize("wrong", [{"kind": "buffers"}, {"role": "kernel"}, {"role": ["weight", "kernel"]}])
+def test_a_word_that_no_parameter_can_have_is_refused(wrong):
+    with pytest.raises(ValueError, match=r"there is no (kind|role) '(buffers|kernel)'; there are: "):
+        tree_of("w").select(**wrong)

@@ -221,3 +221,19 @@ def test_alias_in_a_shard(tmp_path):
     tree = pt.open(index)
     assert tree.ties == (("c.w", "d.w"),)
     assert tree.meta == {}
+
+
+def test_a_sorted_index_is_put_in_model_order(tmp_path):
+    """Transformers sorts the index by name, which puts layer 10 before layer 2."""
+    names = [f"model.layers.{i}.w" for i in range(12)]
+    shards = {A: sorted(names[:7]), B: sorted(names[7:])}
+    weight_map = {name: shard for name in sorted(names) for shard, part in shards.items() if name in part}
+    assert list(pt.open(_sharded(tmp_path, weight_map, shards))) == names
+
+
+def test_meta_that_every_shard_repeats_stands_once(tmp_path):
+    header = {"__metadata__": {"format": "pt"}}
+    (tmp_path / A).write_bytes(safetensors({**header, "a.w": entry()}))
+    (tmp_path / B).write_bytes(safetensors({**header, "b.w": entry()}))
+    (tmp_path / "m.safetensors.index.json").write_text(json.dumps({"weight_map": {"a.w": A, "b.w": B}}))
+    assert dict(pt.open(tmp_path).meta) == {"format": "pt"}

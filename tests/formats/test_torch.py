@@ -455,3 +455,58 @@ def test_numpy_arrays_inside(tmp_path):
     assert tree["o"].array.problem
     bare = _open(tmp_path, torch_zip(pickled({"a": np_array})))
     assert "no state" in bare["a"].array.problem
+
+
+def test_an_optimizer_object_names_its_state_by_place(torch, tmp_path):
+    """A pickled optimizer keys its state by the parameters themselves."""
+    weight = torch.nn.Parameter(torch.ones(2))
+    optimizer = torch.optim.Adam([weight])
+    weight.sum().backward()
+    optimizer.step()
+    torch.save(optimizer, tmp_path / "m.pt")
+    tree = pt.open(tmp_path / "m.pt")
+    assert {"state.0.step", "state.0.exp_avg", "state.0.exp_avg_sq", "param_groups.0.params.0"} == set(tree)
+    assert {param.kind for param in tree.values()} == {"state"}
+
+
+def test_shards_of_a_sorted_bin_index_keep_the_order_of_their_pickles(torch, tmp_path):
+    names = ["head.w", "body.1.w", "body.0.w", "tail.w"]
+    shards = {"m-1.bin": names[:2], "m-2.bin": names[2:]}
+    for shard, part in shards.items():
+        torch.save({name: torch.ones(2) for name in part}, tmp_path / shard)
+    weight_map = {name: shard for name in sorted(names) for shard, part in shards.items() if name in part}
+    (tmp_path / "m.bin.index.json").write_text(json.dumps({"weight_map": weight_map}))
+    assert list(pt.open(tmp_path)) == names
+
+
+@pytest.mark.parametrize("value", [{1: tensor(), "1": tensor()}, {"a.b": tensor(), "a": {"b": tensor()}}])
+def test_two_keys_that_make_one_name(tmp_path, value):
+    tree = _open(tmp_path, torch_zip(pickled(value)))
+    first, second = tree
+    assert second == f"{first}~2"
+    assert "NAME~2" in tree.notes[0]
+
+
+def test_an_empty_key_is_a_name(tmp_path):
+    assert list(_open(tmp_path, torch_zip(pickled({"": tensor(), "m": tensor()})))) == ["", "m"]
+
+
+@pytest.mark.parametrize(
+    ("code", "shown"),
+    [
+        (call(name("__builtin__", "xrange"), 0, 3, 1), "<__builtin__.xrange(0, 3, 1), not built>"),
+        (call(name("exceptions", "ValueError"), "why"), "<exceptions.ValueError('why'), not built>"),
+        (call(name("builtins", "KeyError"), "why"), "<builtins.KeyError('why'), not built>"),
+        (call(name("decimal", "Decimal"), "1.5"), "<decimal.Decimal('1.5'), not built>"),
+    ],
+)
+def test_opaque_values_show_what_they_were_made_of(tmp_path, code, shown):
+    assert repr(_open(tmp_path, torch_zip(pickled({"w": tensor(), "x": code}))).meta["x"]) == shown
+
+
+def test_text_inside_a_pickle_is_no_parameter(torch, tmp_path):
+    torch.save({"w": torch.ones(2), "names": np.array(["a", "b"])}, tmp_path / "m.pt")
+    tree = pt.open(tmp_path / "m.pt")
+    assert (tree.size, tree["names"].kind, tree["names"].dtype) == (2, "other", "text")
+    with pytest.raises(pt.UnreadableError, match="text"):
+        _ = tree["names"].value

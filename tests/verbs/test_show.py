@@ -266,3 +266,15 @@ def test_plain_values_of_a_bomb_are_bounded():
     assert values == ()
     assert more > 0
     assert plain_values({str(i): i for i in range(10**5)})[1] > 900
+
+
+def test_a_tied_weight_does_not_unfold_its_block():
+    tied = [listed(f"{side}.{i}.q", memory=f"q{i}") for side in ("enc", "dec") for i in range(4)]
+    plain = [listed(f"{side}.{i}.b") for side in ("enc", "dec") for i in range(4)]
+    found = names(show(tree_of(*tied, *plain)))
+    assert found == [*(param.name for param in tied), "enc.{0..3}.b", "dec.{0..3}.b"]
+
+
+def test_sorted_by_name_is_folded_as_sorted():
+    tree = tree_of("layer.10.w", *(f"layer.{i}.w" for i in range(10)))
+    assert names(show(tree, sort="name")) == ["layer.{0..10}.w"]
