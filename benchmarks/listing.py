@@ -75,7 +75,7 @@ class Measure(NamedTuple):
 
 SLOWER = Measure(lambda ours, other: ours.seconds / other.seconds, "{:.3g}x", least=False)
 FASTER = Measure(lambda ours, other: other.seconds / ours.seconds, "{:.3g}x faster", least=True)
-ADDED = Measure(lambda ours, other: (ours.seconds - other.seconds) * 1e3, "+{:.0f} ms", least=False)
+ADDED = Measure(lambda ours, other: (ours.seconds - other.seconds) * 1e3, "{:+.0f} ms", least=False)
 MEMORY = Measure(lambda ours, _: ours.megabytes, "{:.0f} MB", least=False)
 
 

@@ -18,6 +18,12 @@ from tests import weights
 from tests.attacks.cases_keras import archive, hdf5, keras3, legacy
 
 
+def same(found, expected):
+    """Equal in type, shape and values; NumPy before 1.24 has no ``strict=True``."""
+    assert (found.dtype, found.shape) == (expected.dtype, expected.shape)
+    np.testing.assert_array_equal(found, expected)
+
+
 def write(path, fill, **options):
     path.write_bytes(fill if isinstance(fill, bytes) else hdf5(fill, **options))
     return path
@@ -77,7 +83,7 @@ def test_real_weights_have_the_order_and_names_of_the_attributes(name):
         for param, (layer, value) in zip(params, expected, strict=True):
             assert param.name.startswith(f"{layer}.")
             assert ":" not in param.name
-            np.testing.assert_array_equal(param.value, value, strict=True)
+            same(param.value, value)
 
 
 def test_fer_equals_what_keras_loads():
@@ -91,7 +97,7 @@ def test_fer_equals_what_keras_loads():
         mine = [p for p in tree.values() if p.kind != "state"]
         for param, weight in zip(mine, theirs, strict=True):
             assert param.name == weight.name.removesuffix(":0").replace("/", ".")
-            np.testing.assert_array_equal(param.value, weight.numpy(), strict=True)
+            same(param.value, weight.numpy())
         assert tree["conv2d_1.kernel"].layout == "height width in out"
         assert tree["separable_conv2d_1.depthwise_kernel"].layout == "height width in multiplier"
         assert tree["batch_normalization_1.moving_mean"].kind == "buffer"
@@ -394,10 +400,10 @@ def test_every_kind_of_storage_and_type_equals_h5py(options, tmp_path):
         assert len(tree) == 44
         for name, param in tree.items():
             expected = file[name][...].astype(file[name].dtype.newbyteorder("="))
-            np.testing.assert_array_equal(param.value, expected, strict=True)
+            same(param.value, expected)
             for _ in range(5):
                 index = tuple(_some(choose, length) for length in param.shape)
-                np.testing.assert_array_equal(param[index], expected[index], strict=True)
+                same(param[index], expected[index])
 
 
 def _some(choose, length):
@@ -419,7 +425,7 @@ def test_dtypes_that_keras_keeps_as_opaque_bytes(name, tmp_path):
         file["layers/dense/vars"].create_dataset("1", data=values[0].view(void))
 
     tree = pt.open(write(tmp_path / "m.weights.h5", fill))
-    np.testing.assert_array_equal(tree["dense.kernel"].value, values, strict=True)
+    same(tree["dense.kernel"].value, values)
     with pytest.raises(pt.UnreadableError, match="opaque"):  # nothing names its dtype
         _ = tree["dense.bias"].value
 
