@@ -30,7 +30,7 @@ _COPY_KEYS = frozenset({
 _MODEL_KEYS = frozenset({
     "model", "state_dict", "model_state", "model_state_dict", "module", "net", "network", "weights", "params",
 })  # fmt: skip
-_RANDOM = ("rng", "random", "cuda_rng", "torch_rng", "numpy_rng")
+_RANDOM = ("rng_state", "rng_states", "random_state", "rng", "_rng")  # ends of the keys of generators' states
 _ATTRIBUTES = (("argparse", "Namespace"), ("types", "SimpleNamespace"))  # opaque, but plainly a set of values
 
 
@@ -198,7 +198,7 @@ def _named(items: Any) -> list[tuple[str, Any]]:
 def _kind_below(name: str, beside_model: bool) -> str | None:
     if name in _STATE_KEYS:
         return STATE
-    if name.startswith(_RANDOM) or (beside_model and name in _COPY_KEYS):
+    if ("." not in name and name.endswith(_RANDOM)) or (beside_model and name in _COPY_KEYS):
         return OTHER
     return None
 

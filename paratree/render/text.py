@@ -94,7 +94,9 @@ def foot(listing: Listing, *, hints: bool = False) -> list[str]:
         lines.append(f"not readable: {plural(more, 'more reason')}")
     values = [f"{printable(key)} = {printable(value)}" for key, value in listing.values]
     if listing.more_values:
-        values.append(f"… {listing.more_values} more")
+        more = listing.more_values
+        hint = " (--json has all)" if hints else ""
+        values.append(f"… {more} more{hint}" if values else f"{plural(more, 'longer value')}{hint}")
     if values:
         lines.append("meta: " + ", ".join(values))
     return lines + [f"note: {printable(note)}" for note in listing.notes]

@@ -487,6 +487,12 @@ def test_two_keys_that_make_one_name(tmp_path, value):
     assert "NAME~2" in tree.notes[0]
 
 
+def test_a_parameter_may_be_called_random(tmp_path):
+    value = {"random_features": tensor(), "rng_proj.weight": tensor(), "numpy_rng": tensor()}
+    kinds = {name: param.kind for name, param in _open(tmp_path, torch_zip(pickled(value))).items()}
+    assert kinds == {"random_features": "parameter", "rng_proj.weight": "parameter", "numpy_rng": "other"}
+
+
 def test_an_empty_key_is_a_name(tmp_path):
     assert list(_open(tmp_path, torch_zip(pickled({"": tensor(), "m": tensor()})))) == ["", "m"]
 

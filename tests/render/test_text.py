@@ -96,7 +96,7 @@ def test_many_dtypes_and_many_meta_values_are_cut():
     tree = tree_of(*[listed(f"{d}.weight", dtype=d) for d in dtypes], meta={str(i): i for i in range(9)})
     text = lines(show(tree))
     assert text[0].endswith("float32 (1), float16 (1), int8 (1), int16 (1), 2 more")
-    assert text[-1] == "meta: 0 = 0, 1 = 1, 2 = 2, 3 = 3, 4 = 4, 5 = 5, … 3 more"
+    assert text[-1] == "meta: 0 = 0, 1 = 1, 2 = 2, 3 = 3, 4 = 4, 5 = 5, … 3 more (--json has all)"
     assert one_line(tree).endswith("float32, float16, int8, int16, …>")
 
 
