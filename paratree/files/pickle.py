@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
 _WINDOWS = (1 << 18, 1 << 22, 1 << 28)  # bytes tried for a pickle whose length nothing records
 _LONGEST_INTEGER = 1024  # bytes; its decimal digits stay below what Python agrees to print
-_LARGEST_STACK = 1_000_000
+_SPARE_MEMORY, _MEMORY_A_BYTE = 24 << 20, 12  # what containers may take; real pickles need up to 5 a byte
+_SET, _DICT, _LIST, _TUPLE, _MARK, _OPAQUE = 216, 64, 56, 48, 64, 200  # bytes, before anything is in them
 
 
 class _Ended(Exception):  # noqa: N818 -- not an error: the window was too small
@@ -81,6 +82,7 @@ class _Machine:
         self.stack: list[Any] = []
         self.marks: list[list[Any]] = []
         self.memo: dict[int, Any] = {}
+        self.room = _SPARE_MEMORY + _MEMORY_A_BYTE * len(data)
 
     def run(self) -> Any:
         """Run to STOP and return the one value left."""
@@ -129,11 +131,19 @@ class _Machine:
     def push(self, value: Any) -> None:
         self.stack.append(value)
 
+    def make(self, value: Any, cost: int) -> None:
+        """Push a container that takes ``cost`` bytes; a byte of a pickle can make one of 216."""
+        self.room -= cost
+        if self.room < 0:
+            raise self.fault("the pickle makes far more objects than its bytes justify")
+        self.stack.append(value)
+
     def mark(self) -> None:
-        if len(self.marks) > _LARGEST_STACK:
-            raise self.fault(f"over {_LARGEST_STACK} marks are open")
         self.marks.append(self.stack)
         self.stack = []
+        self.room -= _MARK
+        if self.room < 0:
+            raise self.fault("the pickle opens far more marks than its bytes justify")
 
     def since_mark(self) -> list[Any]:
         items, self.stack = self.stack, self.marks.pop()
@@ -150,7 +160,7 @@ class _Machine:
             raise IndexError("the stack is too short")
         items = tuple(self.stack[len(self.stack) - count :])
         del self.stack[len(self.stack) - count :]
-        self.stack.append(items)
+        self.make(items, _TUPLE)
 
     def remember(self, slot: int) -> None:
         self.memo[slot] = self.stack[-1]
@@ -214,6 +224,7 @@ class _Machine:
             return value
         if not is_inert(target):
             raise self.unsafe("call", target)
+        self.room -= _OPAQUE
         return Opaque(target, args)
 
     def unsafe(self, what: str, target: object) -> UnsafeFileError:
@@ -268,7 +279,7 @@ def _stack_global(m: _Machine) -> None:
 
 def _dict(m: _Machine) -> None:
     items = m.since_mark()
-    m.push({})
+    m.make({}, _DICT)
     m.set_items(items)
 
 
@@ -325,7 +336,7 @@ def _refuse_buffer(m: _Machine) -> None:
 
 
 def _frozen_set(m: _Machine) -> None:
-    m.push(frozenset(key_of(item) for item in m.since_mark()))
+    m.make(frozenset(key_of(item) for item in m.since_mark()), _SET)
 
 
 def _memoize(m: _Machine) -> None:
@@ -352,12 +363,13 @@ _OPERATIONS: dict[bytes, Callable[[_Machine], object]] = {
     b"\x8d": lambda m: m.push(m.take(m.number(8)).decode("utf-8", "surrogatepass")),
     b"B": lambda m: m.push(m.take(m.number(4))), b"C": lambda m: m.push(m.take(m.number(1))),
     b"\x8e": lambda m: m.push(m.take(m.number(8))), b"\x96": lambda m: m.push(m.take(m.number(8))),
-    b")": lambda m: m.push(()), b"t": lambda m: m.push(tuple(m.since_mark())),
+    b")": lambda m: m.push(()), b"t": lambda m: m.make(tuple(m.since_mark()), _TUPLE),
     b"\x85": lambda m: m.collect(1), b"\x86": lambda m: m.collect(2), b"\x87": lambda m: m.collect(3),
-    b"]": lambda m: m.push([]), b"l": lambda m: m.push(m.since_mark()),
+    b"]": lambda m: m.make([], _LIST), b"l": lambda m: m.make(m.since_mark(), _LIST),
     b"a": lambda m: m.append([m.stack.pop()]), b"e": lambda m: m.append(m.since_mark()),
-    b"}": lambda m: m.push({}), b"d": _dict, b"s": _set_item, b"u": lambda m: m.set_items(m.since_mark()),
-    b"\x8f": lambda m: m.push(set()), b"\x90": lambda m: m.add(m.since_mark()), b"\x91": _frozen_set,
+    b"}": lambda m: m.make({}, _DICT), b"d": _dict, b"s": _set_item,
+    b"u": lambda m: m.set_items(m.since_mark()),
+    b"\x8f": lambda m: m.make(set(), _SET), b"\x90": lambda m: m.add(m.since_mark()), b"\x91": _frozen_set,
     b"c": _global, b"\x93": _stack_global, b"R": _reduce, b"\x81": _new_object,
     b"\x92": _new_object_with_names, b"o": _object, b"i": _instance, b"b": _Machine.build,
     b"p": lambda m: m.remember(_integer(m.line())), b"q": lambda m: m.remember(m.take(1)[0]),
