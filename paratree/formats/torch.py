@@ -244,20 +244,10 @@ class _Reader:
         """Add what a pickle holds."""
         nested = Nested(source, _is_array, plain_value, budget, self.declared)
         meta = nested.walk(root)
-        if path:
-            return self._add_entries(nested.entries, find, path, kind)
-        self.meta.update(meta)
+        if not path:
+            self.meta.update(meta)
         self.unbuilt.update(nested.unbuilt)
-        return self._add_entries(nested.entries, find, path, kind)
-
-    def _add_entries(
-        self,
-        entries: list[Entry],
-        find: Callable[[str], Source | None],
-        path: tuple[str, ...],
-        kind: str | None,
-    ) -> None:
-        for entry in entries:
+        for entry in nested.entries:
             name = self._name((*path, *entry.path))
             self.params[name] = self._param(name, entry, find, kind)
 
