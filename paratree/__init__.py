@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from paratree.core.array import LazyArray, Storage
     from paratree.core.errors import (
         CorruptFileError,
+        MismatchError,
         MissingPackageError,
         NoSuchParamError,
         ParatreeError,
@@ -16,26 +17,46 @@ if TYPE_CHECKING:
         UnknownSourceError,
         UnreadableError,
         UnsafeFileError,
+        UnsupportedError,
     )
+    from paratree.core.results import Labels, Partition, Tied, Use
     from paratree.core.tree import Param, ParamTree
     from paratree.registry import open
+    from paratree.verbs.gradients import Gradients, gradients
+    from paratree.verbs.training import freeze, groups, unfreeze
+    from paratree.verbs.tying import tie, untie
+    from paratree.verbs.update import update
 
 __version__ = "0.1.0"
 
 __all__ = [
     "CorruptFileError",
+    "Gradients",
+    "Labels",
     "LazyArray",
+    "MismatchError",
     "MissingPackageError",
     "NoSuchParamError",
     "Param",
     "ParamTree",
     "ParatreeError",
+    "Partition",
     "SourceNotFoundError",
     "Storage",
+    "Tied",
     "UnknownSourceError",
     "UnreadableError",
     "UnsafeFileError",
+    "UnsupportedError",
+    "Use",
+    "freeze",
+    "gradients",
+    "groups",
     "open",
+    "tie",
+    "unfreeze",
+    "untie",
+    "update",
 ]
 
 _HOME = {
@@ -44,6 +65,18 @@ _HOME = {
     "ParamTree": "core.tree",
     "LazyArray": "core.array",
     "Storage": "core.array",
+    "Labels": "core.results",
+    "Partition": "core.results",
+    "Tied": "core.results",
+    "Use": "core.results",
+    "Gradients": "verbs.gradients",
+    "gradients": "verbs.gradients",
+    "freeze": "verbs.training",
+    "groups": "verbs.training",
+    "unfreeze": "verbs.training",
+    "tie": "verbs.tying",
+    "untie": "verbs.tying",
+    "update": "verbs.update",
 }
 
 

@@ -6,7 +6,7 @@ import os
 from functools import cache
 from importlib import import_module
 
-from paratree.core.errors import UnknownSourceError, printable
+from paratree.core.errors import MismatchError, UnknownSourceError, printable
 from paratree.files.local import LocalFile, folder_entries
 from paratree.files.zip import archive
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from paratree.core.tree import ParamTree
 
 
-def open(source: object) -> ParamTree:
+def open(source: object, *, grads: object = None) -> ParamTree:
     """Open a live model, a checkpoint file or a folder of one as a parameter tree.
 
     Names, shapes and dtypes are read; values wait until asked for. Nothing from a file is executed,
@@ -26,6 +26,8 @@ def open(source: object) -> ParamTree:
 
     Args:
         source: a live object of a framework that has a module in ``paratree/frameworks``, or a path.
+        grads: for a live object, gradients that are held outside it (JAX, TensorFlow, Keras), in the
+            structure in which the framework gives them; they become the ``grad`` of the parameters.
 
     Returns:
         The tree; close it, or use it in a ``with`` statement, to close its files early.
@@ -35,6 +37,7 @@ def open(source: object) -> ParamTree:
         UnknownSourceError: nothing recognises the source.
         CorruptFileError: the file contradicts itself.
         UnsafeFileError: reading the file would have to execute code.
+        MismatchError: ``grads`` are not of the structure of the source; it names the first path.
 
     Example:
         >>> tree = paratree.open("model.safetensors")  # doctest: +SKIP
@@ -42,8 +45,10 @@ def open(source: object) -> ParamTree:
         (384, 384)
     """
     if isinstance(source, str | os.PathLike):
+        if grads is not None:
+            raise MismatchError(f"{printable(os.fspath(source))}: a file has no gradients; give a live model")
         return _open_path(os.fspath(source))
-    return find_framework(source).open(source)
+    return find_framework(source).open(source, grads=grads)
 
 
 def _open_path(path: str) -> ParamTree:
@@ -111,20 +116,45 @@ def _unknown(file: LocalFile) -> str:
 def find_framework(source: object) -> Framework:
     """Return the framework of a live object, found by the packages of its class and base classes.
 
+    A dict, list or other plain container belongs to the framework of the first object in it that has one.
+
     Raises:
         UnknownSourceError: none is known for it.
     """
-    roots = dict.fromkeys(base.__module__.partition(".")[0] for base in type(source).__mro__)
-    for root in roots:
-        if root in _names("frameworks") and (module := _built_in("frameworks", root)).matches(source):
+    known = _names("frameworks")
+    for root in _roots(source):
+        if root in known and (module := _built_in("frameworks", root)).matches(source):
             return module  # type: ignore[no-any-return]
-    for module in _third_party("paratree.frameworks", _names("frameworks")).values():
+    for module in _third_party("paratree.frameworks", known).values():
         if module.matches(source):
             return module  # type: ignore[no-any-return]
     raise UnknownSourceError(
         f"{type(source).__module__}.{type(source).__qualname__}: not a model of any of: "
-        f"{', '.join(_names('frameworks'))}; give a model or a path"
+        f"{', '.join(known)}; give a model or a path"
     )
+
+
+_PACKAGES = {"jaxlib": "jax"}  # where a class is defined -> the framework it belongs to
+_CONTAINERS = (dict, list, tuple)
+_MOST_SEARCHED = 100_000
+
+
+def _roots(source: object) -> dict[str, None]:
+    """Return the root packages of an object's classes, nearest first; then those of what it contains."""
+    roots = _of_class(type(source))
+    waiting, searched = [source], 0
+    while waiting and searched < _MOST_SEARCHED:
+        found, searched = waiting.pop(), searched + 1
+        if isinstance(found, _CONTAINERS):
+            waiting += reversed(found.values() if isinstance(found, dict) else found)
+        elif found is not source and (known := _of_class(type(found)).keys() & {*_names("frameworks")}):
+            return roots | dict.fromkeys(known)
+    return roots
+
+
+def _of_class(found: type) -> dict[str, None]:
+    bases = (base.__module__.partition(".")[0] for base in found.__mro__)
+    return dict.fromkeys(_PACKAGES.get(root, root) for root in bases)
 
 
 def known_formats() -> dict[str, Format]:

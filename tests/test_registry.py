@@ -85,7 +85,7 @@ def test_third_parties_add_and_never_replace(tmp_path, monkeypatch):
         assert pt.open(path) == "opened by other"
         path.write_bytes(safetensors())
         assert pt.open(path).format == "safetensors"
-        monkeypatch.setattr(other, "open", lambda source: "a live other")
+        monkeypatch.setattr(other, "open", lambda source, grads: "a live other")
         assert pt.open(set()) == "a live other"
         assert registry.known_formats()["other"] is other
     finally:

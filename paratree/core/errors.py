@@ -7,7 +7,9 @@ ParatreeError
 ├── CorruptFileError     the bytes contradict themselves         (also ValueError)
 ├── UnsafeFileError      reading would have to execute code      (also ValueError)
 ├── UnreadableError      listed, but it has no value to read     (also TypeError)
-└── NoSuchParamError     no parameter of that name               (also KeyError)
+├── NoSuchParamError     no parameter of that name               (also KeyError)
+├── MismatchError        what was given does not fit the tree    (also ValueError)
+└── UnsupportedError     the framework cannot express it         (also TypeError)
 """
 
 from __future__ import annotations
@@ -97,6 +99,14 @@ class NoSuchParamError(ParatreeError, KeyError):
 
     def __str__(self) -> str:  # KeyError would print the repr
         return str(self.args[0])
+
+
+class MismatchError(ParatreeError, ValueError):
+    """What was given does not fit the parameters: another shape, dtype, structure, or two for one."""
+
+
+class UnsupportedError(ParatreeError, TypeError):
+    """The framework has no way to express what was asked for; the message says which way it has."""
 
 
 def _nearest(name: str, names: Collection[str]) -> str:

@@ -8,6 +8,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Mapping, Sequence
+    from typing import Any
+
+    import numpy as np
+
+    from paratree.core.results import Derivative, Group
     from paratree.core.tree import ParamTree
 
     class File(Protocol):
@@ -46,13 +52,85 @@ class Format(Protocol):
         ...
 
 
+class Live(Protocol):
+    """What only a parameter of a live model has; each of it is found out when it is asked for."""
+
+    @property
+    def handle(self) -> Any:
+        """The framework's own object: ``torch.nn.Parameter``, ``gluon.Parameter``, ``nnx.Param``."""
+
+    @property
+    def native(self) -> str:
+        """The framework's own expression for the handle, from ``net`` (a model) or ``params`` (arrays)."""
+
+    @property
+    def aliases(self) -> tuple[str, ...]:
+        """Other full names that the framework's users know it by."""
+
+    @property
+    def trainable(self) -> bool | None:
+        """Whether training changes it."""
+
+    @property
+    def layout(self) -> str | None:
+        """Names of the axes, or ``None``."""
+
+    @property
+    def grad(self) -> np.ndarray[Any, Any] | None:
+        """The gradient, of the shape of the value; ``None`` before backpropagation."""
+
+
 class Framework(Protocol):
-    """A framework: one module in ``paratree/frameworks/``, named as its root package."""
+    """A framework: one module in ``paratree/frameworks/``, named as the root package of its classes.
+
+    Every function but ``matches`` and ``open`` takes the source and the tree that ``open`` gave of it. The
+    verbs have resolved selectors, so names are names of the tree; they have checked shapes and dtypes, and
+    they name a tied group by its first name only unless said otherwise. A function that the framework cannot
+    offer raises :class:`~paratree.core.errors.UnsupportedError` with the reason and what to do instead.
+    """
 
     def matches(self, source: object, /) -> bool:
         """Tell whether ``source`` is a model, a layer or a state of this framework."""
-        ...
 
-    def open(self, source: object, /) -> ParamTree:
-        """Return a tree over the live object; values stay where they are."""
-        ...
+    def open(self, source: object, /, *, grads: object = None) -> ParamTree:
+        """Return a tree over the live object; values stay where they are.
+
+        Args:
+            source: the live object.
+            grads: gradients held outside the model, in the framework's own structure, for ``grad`` of
+                each parameter. Another structure is a ``MismatchError`` naming the first path.
+        """
+
+    def assign(self, source: Any, tree: ParamTree, values: Mapping[str, np.ndarray[Any, Any]], /) -> object:
+        """Give parameters new values, each an array of the parameter's own shape and dtype.
+
+        Returns:
+            ``source`` itself where it can be changed in place, else a new one; tied names change together.
+        """
+
+    def tie(self, source: Any, tree: ParamTree, first: str, others: Sequence[str], /) -> object:
+        """Make ``others`` the parameter ``first``: in place (return ``source``), or as a ``Tied``."""
+
+    def untie(self, source: Any, tree: ParamTree, names: Sequence[str], /) -> object:
+        """Give each of ``names`` a parameter of its own, of equal value: in place, or as a new source."""
+
+    def freeze(self, source: Any, tree: ParamTree, names: Collection[str], frozen: bool, /) -> object:
+        """Stop (or resume) the training of ``names``: in place (return ``source``), or as a ``Partition``.
+
+        ``names`` holds every name of a tied group.
+        """
+
+    def groups(self, source: Any, tree: ParamTree, groups: Sequence[Group], /) -> object:
+        """Return groups, which hold every trained parameter once, as the framework's optimizers take them."""
+
+    def gradients(
+        self,
+        source: Any,
+        tree: ParamTree,
+        loss: Callable[..., Any],
+        batch: tuple[Any, ...],
+        names: Sequence[str],
+        per_use: bool,
+        /,
+    ) -> Derivative:
+        """Differentiate ``loss(source, *batch)`` by ``names``; change nothing in ``source``."""

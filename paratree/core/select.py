@@ -60,9 +60,14 @@ def _dtype_name(dtype: object) -> str:
 def _test(pattern: Selector) -> Test:
     if isinstance(pattern, str):
         literal, glob = pattern, _glob(_TIMES.sub("", pattern))
-        return lambda name, _: name == literal or glob.fullmatch(name.replace("/", ".")) is not None
+
+        def fits(name: str) -> bool:
+            return name == literal or glob.fullmatch(name.replace("/", ".")) is not None
+
+        return lambda name, param: fits(name) or any(map(fits, param.aliases))
     if isinstance(pattern, re.Pattern):
-        return lambda name, _: pattern.search(name) is not None
+        search = pattern.search
+        return lambda name, param: any(search(each) is not None for each in (name, *param.aliases))
     if callable(pattern):
         return lambda _, param: bool(pattern(param))
     tests = [_test(part) for part in pattern]

@@ -19,10 +19,9 @@ if TYPE_CHECKING:
     import numpy as np
 
     from paratree.core.array import Index, LazyArray, Shape, Storage
+    from paratree.core.plugin import Live
     from paratree.core.select import Selector
     from paratree.core.totals import Total
-
-    Gradient = Callable[[], np.ndarray[Any, Any] | None]
 
 
 class Param:
@@ -32,11 +31,10 @@ class Param:
         name: full dotted name in its source.
         array: shape and dtype now, values when asked.
         kind: ``"parameter"``, ``"buffer"``, ``"state"`` (of an optimizer) or ``"other"``.
-        trainable: whether training changes it; ``None`` when the source does not say.
-        layout: names of the axes, as ``"out in"``; ``None`` when the source does not say.
+        live: what only a live model has; ``None`` for a parameter of a file.
     """
 
-    __slots__ = ("_gradient", "array", "kind", "layout", "name", "trainable")
+    __slots__ = ("_layout", "_trainable", "array", "kind", "live", "name")
 
     def __init__(
         self,
@@ -46,10 +44,10 @@ class Param:
         *,
         trainable: bool | None = None,
         layout: str | None = None,
-        gradient: Gradient | None = None,
+        live: Live | None = None,
     ) -> None:
-        self.name, self.array, self.kind = name, array, kind
-        self.trainable, self.layout, self._gradient = trainable, layout, gradient
+        self.name, self.array, self.kind, self.live = name, array, kind, live
+        self._trainable, self._layout = trainable, layout
 
     @property
     def shape(self) -> Shape:
@@ -89,6 +87,34 @@ class Param:
         return role_of(self.name)
 
     @property
+    def trainable(self) -> bool | None:
+        """Whether training changes it; ``None`` when the source does not say."""
+        return self._trainable if self.live is None else self.live.trainable
+
+    @property
+    def layout(self) -> str | None:
+        """Names of the axes, as ``"out in"``; ``None`` when the source does not say."""
+        return self._layout if self.live is None else self.live.layout
+
+    @property
+    def aliases(self) -> tuple[str, ...]:
+        """Other names that the framework has for it and that look-ups and selectors know."""
+        return () if self.live is None else self.live.aliases
+
+    @property
+    def handle(self) -> Any:
+        """The framework's own object, as ``torch.nn.Parameter``; ``None`` for a parameter of a file."""
+        return None if self.live is None else self.live.handle
+
+    @property
+    def native(self) -> str | None:
+        """The framework's own expression for it, as ``"net[2].bias"``; ``None`` for one of a file.
+
+        ``net`` stands for the model that was opened, ``params`` for a tree of arrays.
+        """
+        return None if self.live is None else self.live.native
+
+    @property
     def value(self) -> np.ndarray[Any, Any]:
         """The values, in the source's own layout: the live memory of a model, a copy from a file.
 
@@ -101,7 +127,7 @@ class Param:
     @property
     def grad(self) -> np.ndarray[Any, Any] | None:
         """The gradient of a live parameter, of the shape of its value; ``None`` before backpropagation."""
-        return None if self._gradient is None else self._gradient()
+        return None if self.live is None else self.live.grad
 
     def __getitem__(self, index: Index) -> np.ndarray[Any, Any]:
         """Return the values at a basic NumPy index; from a file, little more than they is read."""
@@ -282,7 +308,8 @@ class ParamTree(Mapping[str, Param]):
         if (param := self._params.get(name)) is not None:
             return param
         if self._lookup is None:
-            self._lookup = {n.replace("/", "."): n for n in reversed(list(self._params)) if "/" in n}
+            self._lookup = {a.replace("/", "."): n for n, p in self._params.items() for a in p.aliases}
+            self._lookup |= {n.replace("/", "."): n for n in reversed(list(self._params)) if "/" in n}
         dotted = name.replace("/", ".")
         if dotted in self._params:
             return self._params[dotted]

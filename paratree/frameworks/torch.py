@@ -1,197 +1,241 @@
 """PyTorch: every parameter and buffer of a module, under all its names, in its own memory.
 
-Names, kinds and layouts are those of the moment the module was opened. Shape, dtype, value and gradient are
-asked of the live tensor each time, so ``net.half()`` or an optimizer step is seen. What cannot be read (not
-yet initialised, sparse, quantized, on the meta device) is fixed when opened: change it, then open again.
+Names and kinds are those of the moment the module was opened. Shape, dtype, value, gradient and whether it is
+trained are asked of the live tensor each time, so ``net.half()`` or an optimizer step is seen.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from paratree.core.array import RefusedArray, Storage, basic_index, normal_strides
-from paratree.core.dtypes import is_known, numpy_dtype
-from paratree.core.errors import UnreadableError, printable
+from paratree.core.errors import MismatchError, printable
 from paratree.core.layout import TORCH, layout_of
-from paratree.core.names import BUFFER, PARAMETER
+from paratree.core.names import BUFFER, PARAMETER, STATE, kind_of
 from paratree.core.tree import Origin, Param, ParamTree
+from paratree.frameworks._torch_changes import assign, freeze, groups, tie, untie
+from paratree.frameworks._torch_gradients import differentiate, gradients
+from paratree.frameworks._torch_tensors import TensorArray
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
     from typing import Any
 
     import numpy as np
 
-    from paratree.core.array import Index, Shape
-    from paratree.core.tree import Gradient
+    from paratree.core.array import Shape
 
-    Values = np.ndarray[Any, Any]
+    Step = tuple[str, str, str, nn.Module]  # prefix of names, the same with wrappers, expression, module
+
+__all__ = [
+    "array", "assign", "differentiate", "freeze", "gradients", "groups", "matches", "open", "tie", "untie",
+]  # fmt: skip
 
 _OF_RNN = re.compile(r"_l\d+(_reverse)?$")  # nn.LSTM numbers its weights: weight_ih_l0_reverse
-_NUMPY_LACKS = ("bfloat", "float8")
-_NO_MEMORY: tuple[tuple[Callable[[torch.Tensor], bool], str], ...] = (  # what applies, what to say
-    (is_lazy, "not initialised yet; run the model once on a batch of data, net(X), and open it again"),
-    (lambda t: t.is_meta, "the meta device holds no values; load a checkpoint and open it again"),
-    (lambda t: t.is_nested, "a nested tensor is no array; make it one with .to_padded_tensor(0.0)"),
-    (lambda t: t.is_quantized, "{dtype} has no values without its scale; make it plain with .dequantize()"),
-    (lambda t: t.layout is not torch.strided, "{layout} is no dense array; make it one with .to_dense()"),
-    (lambda t: _is_wrapper(t), "{kind} computes its values; open a model of plain tensors"),
-    (lambda t: _is_freed(t), "its memory was freed; bring the values back (FSDP: summon_full_params)"),
-)
+_WRAPPERS = {  # class of PyTorch that wraps a module -> the name of the module in it
+    "DataParallel": "module",
+    "DistributedDataParallel": "module",
+    "FullyShardedDataParallel": "_fsdp_wrapped_module",
+    "OptimizedModule": "_orig_mod",  # torch.compile
+    "CheckpointWrapper": "_checkpoint_wrapped_module",
+}
+_INDEXED = (nn.Sequential, nn.ModuleList, nn.ModuleDict, nn.ParameterList, nn.ParameterDict)
+_OPTIMIZER = {"state", "param_groups"}  # the keys of an optimizer's state_dict
 
 
 def matches(source: object) -> bool:
-    """Tell whether ``source`` is a module: a model or a layer of it."""
-    return isinstance(source, nn.Module)
+    """Tell whether ``source`` is a module, a tensor, or a container of tensors, as a state_dict."""
+    if isinstance(source, nn.Module | torch.Tensor):
+        return True
+    return isinstance(source, Mapping | list | tuple) and any(True for _ in _tensors(source, "", "", False))
 
 
-def open(source: nn.Module) -> ParamTree:
+def open(source: Any, *, grads: Any = None) -> ParamTree:
     """Return the tree of a module in the order of its ``state_dict``; no value is read or copied.
 
     A parameter that the module holds under several names stands under each. Buffers that are not saved
-    (``persistent=False``) are in the tree too.
+    (``persistent=False``) are in the tree too. Wrappers (DataParallel, torch.compile) are seen through.
 
     Args:
-        source: the module, initialised or lazy.
+        source: a module, initialised or lazy; a ``state_dict``; a list of ``named_parameters()``; or one
+            tensor, whose name is then ``"parameter"``.
+        grads: gradients by name, as of ``torch.func.grad``; by default those that the parameters hold.
 
     Returns:
         The tree. ``value`` shares memory with the tensor if that is on the host, else it is a copy.
+
+    Raises:
+        MismatchError: ``grads`` do not fit the parameters.
 
     Example:
         >>> open(nn.Linear(4, 8))["weight"].layout
         'out in'
     """
+    held = _gradients_by_name(grads)
+    notes: list[str] = []
+    if isinstance(source, nn.Module):
+        params = _of_module(source, held, notes)
+    else:
+        params = {p.name: p for p in _of_container(source, held)}
+    if unknown := [name for name in held or () if name not in params]:
+        raise MismatchError(f"grads: no parameter '{printable(unknown[0])}' in {type(source).__name__}")
+    for name, gradient in (held or {}).items():
+        if tuple(gradient.shape) != params[name].shape:
+            has, wants = tuple(gradient.shape), params[name].shape
+            raise MismatchError(f"grads: '{printable(name)}' has the shape {has}, its parameter {wants}")
+    return ParamTree(params, Origin(type(source).__name__, "PyTorch", notes=notes))
+
+
+def array(value: torch.Tensor, name: str) -> TensorArray:
+    """Return the array of a tensor; ``name`` is what messages call it."""
+    return TensorArray(value, name)
+
+
+def _gradients_by_name(grads: Any) -> Mapping[str, torch.Tensor] | None:
+    if grads is None or isinstance(grads, Mapping):
+        return grads
+    raise MismatchError("grads of a PyTorch model are given by name: {'2.weight': tensor}")
+
+
+# A module
+
+
+def _of_module(
+    root: nn.Module, held: Mapping[str, torch.Tensor] | None, notes: list[str]
+) -> dict[str, Param]:
     params: dict[str, Param] = {}
-    for prefix, owner in _walk(source, "", ()):
-        for kind, tensors in ((PARAMETER, owner._parameters), (BUFFER, owner._buffers)):
+    for prefix, real, native, owner in _walk(root, notes):
+        kind, owner_class = PARAMETER, type(owner)
+        for tensors in (owner._parameters, owner._buffers):
             for key, tensor in tensors.items():
-                if tensor is not None:
-                    params[prefix + key] = _param(prefix + key, tensor, kind, owner, key)
-    return ParamTree(params, Origin(type(source).__name__, "PyTorch"))
+                if tensor is None:
+                    continue
+                name = prefix + key
+                gradient = None if held is None else held.get(name, False)
+                alias = real + key if real != prefix else None
+                expected = _lazy_shape(owner, key) if is_lazy(tensor) else (None,)
+                live = _Live(tensor, kind, (native, key), owner_class, alias, gradient)
+                params[name] = Param(name, TensorArray(tensor, name, expected), kind, live=live)
+            kind = BUFFER
+    return params
 
 
-def _walk(module: nn.Module, prefix: str, above: tuple[int, ...]) -> Iterator[tuple[str, nn.Module]]:
+def _walk(root: nn.Module, notes: list[str]) -> Iterator[Step]:
     """Yield every module under all its names; one that holds itself, which PyTorch allows, only once."""
-    if id(module) in above:
-        return
-    yield prefix, module
-    for key, child in module._modules.items():
-        if child is not None:
-            yield from _walk(child, f"{prefix}{key}.", (*above, id(module)))
-
-
-def _param(name: str, tensor: torch.Tensor, kind: str, owner: nn.Module, key: str) -> Param:
-    shape = _lazy_shape(owner, key) if is_lazy(tensor) else _shape(tensor)
-    array: TensorArray | RefusedArray = TensorArray(tensor, name)
-    if array.problem is not None:
-        array = RefusedArray(shape, _dtype(tensor), array.problem, _storage(tensor))
-    return Param(
-        name,
-        array,
-        kind,
-        trainable=kind == PARAMETER and tensor.requires_grad,
-        layout=layout_of(TORCH, _classes(owner), _OF_RNN.sub("", key), len(shape)),
-        gradient=_gradient(tensor, name) if kind == PARAMETER else None,
-    )
-
-
-def _classes(module: nn.Module) -> Iterator[str]:
-    """Name the classes of a module, PyTorch's own bare and others with their package, as the table does."""
-    for base in type(module).__mro__:
-        root = base.__module__.partition(".")[0]
-        yield base.__name__ if root == "torch" else f"{root}.{base.__name__}"
-
-
-def _gradient(tensor: torch.Tensor, name: str) -> Gradient:
-    def grad() -> Values | None:
-        return None if tensor.grad is None else TensorArray(tensor.grad, f"gradient of {name}").read()
-
-    return grad
-
-
-class TensorArray:
-    """The array of a live tensor; ``name`` is what messages call it."""
-
-    __slots__ = ("name", "tensor")
-
-    def __init__(self, tensor: torch.Tensor, name: str) -> None:
-        self.tensor, self.name = tensor, name
-
-    @property
-    def shape(self) -> Shape:
-        """Length along each axis."""
-        return _shape(self.tensor)
-
-    @property
-    def dtype(self) -> str:
-        """Name of the dtype, without the ``torch.`` before it."""
-        return _dtype(self.tensor)
-
-    @property
-    def storage(self) -> Storage:
-        """The memory, alive as long as the storage object is, so that no other can come to its address."""
-        return _storage(self.tensor)
-
-    @property
-    def problem(self) -> str | None:
-        """Why there is no value to read now."""
-        words = _without_memory(self.tensor)
-        if words is None and not is_known(self.dtype):
-            words = f"NumPy has no {self.dtype}; convert it in PyTorch, or read its bytes: .view(torch.uint8)"
-        return None if words is None else f"{printable(self.name)}: {words}"
-
-    def read(self, index: Index = ...) -> Values:
-        """Return the live memory at a basic index, or a copy of that part from a device.
-
-        Raises:
-            IndexError: the index does not fit the shape.
-            UnreadableError: NumPy cannot hold the values, or they are gone.
-        """
-        if (problem := self.problem) is not None:
-            raise UnreadableError(problem)
-        if index is ...:
-            return _values(self.tensor.detach())
-        part, back = _part(self.tensor.detach(), index)
-        return _values(part)[back]
-
-
-def _part(tensor: torch.Tensor, index: Index) -> tuple[torch.Tensor, Index]:
-    """Return the part at a basic index, and how to turn it round: PyTorch has no negative steps."""
-    chosen: list[int | slice] = []
-    back: list[Any] = []
-    for part in basic_index(index, tuple(tensor.shape)):
-        if isinstance(part, int):
-            chosen.append(part)
+    wrapped: dict[str, None] = {}
+    waiting: list[tuple[Step, tuple[int, ...]]] = [(("", "", "net", root), ())]
+    while waiting:
+        step, above = waiting.pop()
+        prefix, real, native, module = step
+        if id(module) in above:
             continue
-        forward = part if part.step > 0 else part[::-1]
-        chosen.append(slice(forward.start, forward.stop, forward.step) if part else slice(0, 0))
-        back.append(slice(None, None, 1 if part.step > 0 else -1))
-    return tensor[tuple(chosen)], (*back, ...)  # the Ellipsis keeps a single value an array
+        yield step
+        if not (children := module._modules):
+            continue
+        inside = _WRAPPERS.get(type(module).__name__) if _is_of_torch(type(module)) else None
+        if inside is not None:
+            wrapped[type(module).__name__] = None
+        if "parametrizations" in children:
+            notes += _computed(prefix, children["parametrizations"])
+        indexed, deeper = isinstance(module, _INDEXED), (*above, id(module))
+        for key, child in reversed(children.items()):
+            if child is not None:
+                path = prefix if key == inside else f"{prefix}{key}."
+                waiting.append(((path, f"{real}{key}.", _expression(native, key, indexed), child), deeper))
+    if wrapped:
+        notes.insert(0, f"seen through {', '.join(wrapped)}: names are those of the model inside")
 
 
-def _values(tensor: torch.Tensor) -> Values:
-    host = tensor.resolve_conj().resolve_neg().cpu()
-    name = _dtype(host)
-    if name.startswith(_NUMPY_LACKS):
-        carried: Values = host.view(torch.int16 if host.itemsize == 2 else torch.uint8).numpy()
-        return carried.view(numpy_dtype(name))
-    values: Values = host.numpy()
-    return values
+def _is_of_torch(module_class: type) -> bool:
+    return module_class.__module__.partition(".")[0] == "torch"
 
 
-def _dtype(tensor: torch.Tensor) -> str:
-    return str(tensor.dtype).removeprefix("torch.")
+def _computed(prefix: str, parametrizations: Any) -> Iterator[str]:
+    """Say which weights are computed (weight_norm, spectral_norm) and from what."""
+    for key, chain in parametrizations.items():
+        by = ", then ".join(type(step).__name__.lstrip("_") for step in chain)
+        parts = ", ".join(name for name, _ in chain.named_parameters(recurse=False))
+        place = f"{prefix}parametrizations.{key}"
+        yield f"{prefix}{key} is computed by {by} from {parts} in {place}"
 
 
-def _shape(tensor: torch.Tensor) -> Shape:
-    if tensor.is_nested:
-        return (None,) * int(tensor.dim())
-    return tuple(n if isinstance(n, int) else None for n in tensor.shape)
+def _expression(native: str, key: str, indexed: bool) -> str:
+    """Return the Python expression for what is called ``key`` in the module of an expression."""
+    if indexed:
+        return f"{native}[{key}]" if key.isdecimal() else f"{native}[{key!r}]"
+    return f"{native}.{key}" if key.isidentifier() else f"getattr({native}, {key!r})"
+
+
+class _Live:
+    """A parameter in a module, or in a container of tensors if it has no ``owner``."""
+
+    __slots__ = ("_alias", "_gradient", "_kind", "_owner", "_place", "handle")
+
+    def __init__(
+        self,
+        handle: Any,
+        kind: str,
+        place: tuple[str, str],
+        owner: type | None,
+        alias: str | None,
+        gradient: Any,
+    ) -> None:
+        self.handle, self._kind, self._place, self._owner = handle, kind, place, owner
+        self._alias, self._gradient = alias, gradient
+
+    @property
+    def native(self) -> str:
+        """The expression: ``net[2].bias``."""
+        native, key = self._place
+        return native if self._owner is None else _expression(native, key, issubclass(self._owner, _INDEXED))
+
+    @property
+    def aliases(self) -> tuple[str, ...]:
+        """The name with those of the wrappers in it: ``module.2.bias``."""
+        return () if self._alias is None else (self._alias,)
+
+    @property
+    def trainable(self) -> bool | None:
+        """Whether it requires a gradient; ``None`` for a tensor of a state_dict, which is detached."""
+        if self._owner is None and not isinstance(self.handle, nn.Parameter):
+            return None
+        return self._kind == PARAMETER and bool(self.handle.requires_grad)
+
+    @property
+    def layout(self) -> str | None:
+        """Names of the axes, by the class of the module."""
+        if self._owner is None or is_lazy(self.handle):
+            return None if self._owner is None else _lazy_layout(self._owner, self._place[1])
+        return _layout(self._owner, self._place[1], self.handle.dim())
+
+    @property
+    def grad(self) -> np.ndarray[Any, Any] | None:
+        """The gradient given to ``open``, else the one that the parameter holds."""
+        if self._kind != PARAMETER or self._gradient is False:
+            return None
+        gradient = self.handle.grad if self._gradient is None else self._gradient
+        return None if gradient is None else TensorArray(gradient, f"gradient of {self._place[1]}").read()
+
+
+@lru_cache(maxsize=1024)
+def _layout(owner: type, key: str, ndim: int) -> str | None:
+    return layout_of(TORCH, _classes(owner), _OF_RNN.sub("", key), ndim)
+
+
+def _lazy_layout(owner: type, key: str) -> str | None:
+    found = (_layout(owner, key, ndim) for ndim in range(1, 6))
+    return next((layout for layout in found if layout is not None), None)
+
+
+def _classes(module_class: type) -> Iterator[str]:
+    """Name the classes of a module, PyTorch's own bare and others with their package, as the table does."""
+    for base in module_class.__mro__:
+        yield base.__name__ if _is_of_torch(base) else f"{base.__module__.partition('.')[0]}.{base.__name__}"
 
 
 def _lazy_shape(module: nn.Module, key: str) -> Shape:
@@ -207,55 +251,45 @@ def _lazy_shape(module: nn.Module, key: str) -> Shape:
     return (None,)
 
 
-def _without_memory(tensor: torch.Tensor) -> str | None:
-    words = next((words for applies, words in _NO_MEMORY if applies(tensor)), None)
-    if words is None:
-        return None
-    return words.format(kind=type(tensor).__name__, dtype=_dtype(tensor), layout=tensor.layout)
+# A container of tensors
 
 
-def _is_wrapper(tensor: torch.Tensor) -> bool:
-    """Tell whether the class, as DTensor's, or a transform, as vmap, stands between tensor and memory."""
-    if type(tensor).__torch_dispatch__ is not torch.Tensor.__torch_dispatch__:
-        return True
-    try:
-        tensor.untyped_storage()
-    except NotImplementedError:
-        return True
-    return False
+def _of_container(source: Any, held: Mapping[str, torch.Tensor] | None) -> Iterator[Param]:
+    for path, native, tensor, in_optimizer in _tensors(source, "", "params", False):
+        name = path or "parameter"
+        values = TensorArray(tensor, name)
+        kind = STATE if in_optimizer else _kind(name, tensor, values.dtype)
+        gradient = None if held is None else held.get(name, False)
+        live = _Live(tensor, kind, (native, name), None, None, gradient)
+        yield Param(name, values, kind, live=live)
 
 
-def _is_freed(tensor: torch.Tensor) -> bool:
-    """Tell whether the memory is too small for the tensor, as FSDP leaves it: NumPy would read past it."""
-    if not tensor.numel():
-        return False
-    last = sum((n - 1) * step for n, step in zip(tensor.shape, tensor.stride(), strict=True))
-    needed = (int(tensor.storage_offset()) + last + 1) * tensor.itemsize
-    return bool(needed > tensor.untyped_storage().nbytes())
+def _kind(name: str, tensor: torch.Tensor, dtype: str) -> str:
+    if isinstance(tensor, nn.Parameter):
+        return PARAMETER
+    return BUFFER if isinstance(tensor, nn.Buffer) else kind_of(name, dtype)
 
 
-def _storage(tensor: torch.Tensor) -> Storage:
-    if _without_memory(tensor) is not None:
-        return Storage(_Memory(("object", id(tensor)), tensor))
-    memory = tensor.untyped_storage()
-    place = (str(tensor.device), memory.data_ptr(), tensor.is_conj(), tensor.is_neg())
-    strides = normal_strides(tuple(tensor.shape), tensor.stride())
-    return Storage(_Memory(place, memory), int(tensor.storage_offset()) * tensor.itemsize, strides)
+def _tensors(
+    source: Any, path: str, native: str, in_optimizer: bool
+) -> Iterator[tuple[str, str, torch.Tensor, bool]]:
+    """Yield the tensors of nested dicts, lists and pairs of a name and a tensor."""
+    if isinstance(source, torch.Tensor):
+        yield path, native, source, in_optimizer
+        return
+    if isinstance(source, Mapping):
+        in_optimizer = in_optimizer or source.keys() >= _OPTIMIZER
+        steps = [(str(key), f"{native}[{key!r}]", below) for key, below in source.items()]
+    elif isinstance(source, list | tuple):
+        steps = [_numbered(i, native, below) for i, below in enumerate(source)]
+    else:
+        return
+    for key, expression, below in steps:
+        yield from _tensors(below, f"{path}.{key}" if path else key, expression, in_optimizer)
 
 
-class _Memory:
-    """An address as a key, with its owner, which is kept alive so that the address stays its own."""
-
-    __slots__ = ("_owner", "_place")
-
-    def __init__(self, place: tuple[Any, ...], owner: object) -> None:
-        self._place, self._owner = place, owner
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Memory) and self._place == other._place
-
-    def __hash__(self) -> int:
-        return hash(self._place)
-
-    def __repr__(self) -> str:
-        return f"<{self._place[0]} at {self._place[1]:#x}>"
+def _numbered(place: int, native: str, below: Any) -> tuple[str, str, Any]:
+    """Return what stands at a place of a list; a pair of a name and a tensor goes by its name."""
+    if isinstance(below, tuple) and len(below) == 2 and isinstance(below[0], str):
+        return below[0], f"{native}[{place}][1]", below[1]
+    return str(place), f"{native}[{place}]", below

@@ -119,11 +119,11 @@ def _nothing(tree: ParamTree, select: Selector | None, kind: str | Iterable[str]
     )
     if not all(isinstance(pattern, str) for pattern in patterns) or not patterns:
         return f"{printable(tree.source)}: nothing fits the selection"
-    return "; ".join(_unmatched(tree, pattern) for pattern in patterns)
+    return "; ".join(unmatched(tree, pattern) for pattern in patterns)
 
 
-def _unmatched(tree: ParamTree, pattern: str) -> str:
-    """Say that a pattern fits nothing; if a wider one would, which."""
+def unmatched(tree: ParamTree, pattern: str) -> str:
+    """Say that a pattern fits nothing, and which one would."""
     if "*" in pattern:
         where = f"{printable(tree.source)}: nothing fits '{printable(pattern)}'"
         for wider in (f"**.{pattern.lstrip('*.')}", f"{pattern}.**", f"**.*{pattern.lstrip('*.')}"):

@@ -1,6 +1,8 @@
 """The tree as a mapping: look-ups, subtrees, layers, meta, and what a parameter can do."""
 
 import copy
+import re
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -256,11 +258,31 @@ def test_a_refused_array_says_why_whatever_is_asked():
 
 
 def test_the_gradient_is_asked_for_each_time():
-    gradients = [None, np.ones(2)]
-    p = param("w", gradient=lambda: gradients[-1])
-    assert p.grad is gradients[1]
-    gradients.append(None)
+    live = SimpleNamespace(grad=np.ones(2))
+    p = param("w", live=live)
+    assert p.grad is live.grad
+    live.grad = None
     assert p.grad is None
+
+
+def test_what_a_live_model_says_of_a_parameter_is_asked_for_each_time():
+    facts = {"handle": object(), "native": "net[2].bias", "aliases": ("dense0_bias",), "layout": "out"}
+    live = SimpleNamespace(**facts, trainable=True)
+    p = param("2.bias", live=live)
+    assert {fact: getattr(p, fact) for fact in facts} == facts
+    assert p.trainable is True
+    live.trainable = False
+    assert p.trainable is False
+    of_file = param("2.bias")
+    assert (of_file.handle, of_file.native, of_file.aliases, of_file.grad) == (None, None, (), None)
+
+
+def test_an_alias_is_found_by_look_ups_and_selectors():
+    live = SimpleNamespace(aliases=("dense0_bias",))
+    tree = ParamTree([param("0.bias", live=live), param("1.bias")], Origin("net", "Gluon"))
+    assert tree["dense0_bias"] is tree["0.bias"]
+    assert "dense0_bias" in tree
+    assert list(tree.select("dense0_*")) == list(tree.select(re.compile("^dense0"))) == ["0.bias"]
 
 
 def test_numpy_sees_the_values_without_a_copy():

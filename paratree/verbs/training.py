@@ -1,0 +1,105 @@
+"""What is trained, and how: freeze, unfreeze, groups for an optimizer."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from paratree.core.names import PARAMETER
+from paratree.core.results import Group, Partition
+from paratree.registry import find_framework
+from paratree.verbs.choose import Choice, text_of, trained
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+    from paratree.core.select import Selector
+
+DEFAULT = "default"
+
+
+def freeze(source: Any, selector: Selector) -> Any:
+    """Stop the training of the parameters that a selector chooses; a tied group as a whole.
+
+    Args:
+        source: a live model, a tree of arrays, or what ``freeze`` returned for one.
+        selector: as in :meth:`ParamTree.select`; buffers, which no optimizer trains, are passed over.
+
+    Returns:
+        ``source`` itself, changed in place, where parameters are marked: PyTorch (``requires_grad``), Gluon
+        (``grad_req="null"``), Keras 3 (``trainable``). For JAX, whose arrays have no mark, a ``Partition``: an
+        Optax mask, the trained and the frozen leaves, and ``merge``.
+
+    Raises:
+        NoSuchParamError: the selector chooses no parameter.
+        UnsupportedError: the framework cannot freeze it; the message says what it can.
+
+    Example:
+        >>> pt.freeze(net, "encoder.**")  # doctest: +SKIP
+    """
+    return _set(source, selector, frozen=True)
+
+
+def unfreeze(source: Any, selector: Selector) -> Any:
+    """Resume the training of the parameters that a selector chooses: the reverse of :func:`freeze`.
+
+    Args:
+        source: a live model, or the ``Partition`` that ``freeze`` returned.
+        selector: as in :meth:`ParamTree.select`.
+
+    Returns:
+        As :func:`freeze`.
+
+    Raises:
+        NoSuchParamError: the selector chooses no parameter.
+        UnsupportedError: the framework cannot.
+
+    Example:
+        >>> pt.unfreeze(net, "encoder.layer.11.**")  # doctest: +SKIP
+    """
+    return _set(source, selector, frozen=False)
+
+
+def _set(source: Any, selector: Selector, *, frozen: bool) -> Any:
+    whole = source.merge(source.trainable, source.frozen) if isinstance(source, Partition) else source
+    framework = find_framework(whole)
+    tree = framework.open(whole)
+    choice = Choice(tree)
+    names = [name for first in choice.names(selector, kind=PARAMETER) for name in choice.group(first)]
+    return framework.freeze(source, tree, names, frozen)
+
+
+def groups(source: Any, options: Mapping[Any, Any]) -> Any:
+    """Sort the trained parameters into groups with options of their own for an optimizer.
+
+    What no selector chooses comes last, in a group ``"default"`` without options: nothing is left untrained
+    because a selector forgot it. Frozen parameters and buffers are in no group; a tied one is in one, once.
+
+    Args:
+        source: a live model, or a tree of arrays.
+        options: selector -> options, as ``{"**.bias": {"weight_decay": 0.0}}``.
+
+    Returns:
+        What the framework's optimizers take: PyTorch, a list of parameter groups; JAX, ``Labels`` (a tree of
+        labels for ``optax.multi_transform``, and label -> options); Gluon and Keras, which have multipliers
+        by parameter at best, option -> the framework's own name of the parameter -> value.
+
+    Raises:
+        NoSuchParamError: a selector chooses no parameter.
+        MismatchError: two selectors choose one parameter.
+
+    Example:
+        >>> torch.optim.AdamW(pt.groups(net, {"**.bias": {"weight_decay": 0.0}}), lr=1e-3)  # doctest: +SKIP
+    """
+    framework = find_framework(source)
+    tree = framework.open(source)
+    choice = Choice(tree)
+    chosen = choice.each(options, kind=PARAMETER)
+    names = trained(tree, choice)
+    found = [
+        Group(text_of(selector), tuple(n for n in names if n in chosen and chosen[n][0] is selector), given)
+        for selector, given in options.items()
+    ]
+    if rest := tuple(name for name in names if name not in chosen):
+        found.append(Group(DEFAULT, rest, {}))
+    return framework.groups(source, tree, found)

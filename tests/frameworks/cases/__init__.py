@@ -1,0 +1,1 @@
+"""Small models of each framework, built natively, with what the framework itself says of them."""
