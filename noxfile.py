@@ -31,6 +31,13 @@ FRAMEWORKS = [
     "tensorflow==2.21.0",
     "keras==3.15.1",
     "tf-keras==2.21.0",
+    "jax==0.10.2",
+    "flax==0.12.8",
+    "optax==0.2.8",
+    "dm-haiku==0.0.17",
+    "equinox==0.13.8",
+    "mxnet==1.9.1",  # its numpy<2 is taken back in pyproject.toml; tests/mxnet_numpy.py lets it import
+    "transformers==4.57.6",  # the last with Flax and TensorFlow classes
 ]
 OLDEST = ["h5py==3.8.0", "ml_dtypes==0.5.0", "numpy==1.23.5", "rich==13.7.0", "shtab==1.7.0"]
 
@@ -83,15 +90,15 @@ def core(session: nox.Session) -> None:
 
 @nox.session(python="3.11")
 def oldest(session: nox.Session) -> None:
-    """The oldest dependencies that pyproject.toml promises."""
-    _test(session, *OLDEST)
+    """The oldest dependencies that pyproject.toml promises, with MXNet as it was published."""
+    _test(session, *OLDEST, "mxnet==1.9.1")
 
 
 @nox.session(python="3.13")
 def newest(session: nox.Session) -> None:
     """The newest Python and the newest of everything, with Keras on JAX."""
     session.env["KERAS_BACKEND"] = "jax"
-    _test(session, "--upgrade", "jax", "keras", "safetensors")
+    _test(session, "--upgrade", "jax", "flax", "optax", "dm-haiku", "equinox", "keras", "safetensors")
 
 
 @nox.session(python="3.11")
@@ -106,14 +113,15 @@ def check(session: nox.Session) -> None:
 
 @nox.session(python="3.11")
 def bench(session: nox.Session) -> None:
-    """Measure against the peers and against the bars, installed with bytecode, as pip does (no test)."""
+    """Measure against peers, frameworks and bars, installed with bytecode, as pip does (no test)."""
     session.install(
         "--compile-bytecode",
         "--reinstall-package",
         "paratree",
         ".",
-        "torch==2.13.0",
         "safetensors==0.8.0",
-        "keras==3.15.1",
+        "pytest",  # tests/mxnet_numpy.py
+        *FRAMEWORKS,
     )
     session.run("python", "benchmarks/listing.py", *session.posargs)
+    session.run("python", "-m", "benchmarks.live", *session.posargs)

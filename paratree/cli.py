@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
+    from paratree.core.tree import ParamTree
+
     Command = tuple[Callable[[argparse.Namespace], int], Callable[[argparse.ArgumentParser], None], str]
 
 _DONE, _NOTHING, _TROUBLE, _INTERRUPTED, _CLOSED_PIPE = 0, 1, 2, 130, 141
@@ -36,7 +38,9 @@ What is in a checkpoint file: without its framework, without running its code.
   paratree get  model.pt encoder.0.weight          values; -o w.npy saves them
   paratree ties model.pt                           names that are one parameter
   paratree formats                                 files that can be read
+  paratree show package.models:build               a live model that your code makes
 """
+_SOURCE = "a checkpoint file, a folder of one, or MODULE:CALLABLE, code of yours that makes a live model"
 _EPILOG = """\
 'paratree COMMAND --help' tells more.
 Exit codes: 0 done, 1 nothing found, 2 trouble.
@@ -103,7 +107,7 @@ def _discard_output() -> None:
 def _show(options: argparse.Namespace) -> int:
     from paratree.verbs.show import show
 
-    with paratree.open(options.source) as tree:
+    with _open(options.source) as tree:
         listing = show(
             tree,
             select=options.select,
@@ -133,7 +137,7 @@ def _get(options: argparse.Namespace) -> int:
     from paratree.render import json, results
     from paratree.verbs.get import get, write_npy
 
-    with paratree.open(options.source) as tree:
+    with _open(options.source) as tree:
         found = get(tree, options.name, options.slice, dtype=options.dtype)
     if found.changed:
         changed = f"{found.changed} of {found.values.size} values changed"
@@ -152,7 +156,7 @@ def _ties(options: argparse.Namespace) -> int:
     from paratree.render import json, results
     from paratree.verbs.ties import ties
 
-    with paratree.open(options.source) as tree:
+    with _open(options.source) as tree:
         found = ties(tree)
     print(json.ties(found) if options.json else "\n".join(results.ties(found)) + "\n", end="")
     return _DONE if found else _NOTHING
@@ -172,6 +176,54 @@ def _formats(options: argparse.Namespace) -> int:
     else:
         print("\n".join(results.formats(found)))
     return _DONE
+
+
+def _open(source: str) -> ParamTree:
+    """Open a path, or the live model that ``package.module:callable`` makes when the user names it so."""
+    module, colon, name = source.partition(":")
+    is_code = colon and all(part.isidentifier() for part in (*module.split("."), *name.split(".")))
+    if not is_code or os.path.exists(source):  # noqa: PTH110 -- see files.local
+        return paratree.open(source)
+    return paratree.open(_made(module, name))
+
+
+def _made(module: str, name: str) -> Any:
+    """Return what the callable of a module returns; what the code prints goes to stderr.
+
+    Raises:
+        UnknownSourceError: there is no such module or callable, or it raised.
+    """
+    from contextlib import redirect_stdout
+
+    place = f"{printable(module)}:{printable(name)}"
+    try:
+        with redirect_stdout(sys.stderr):
+            found = _found(module, name)
+            return found() if callable(found) and (isinstance(found, type) or not _is_model(found)) else found
+    except Exception as error:
+        kind = type(error).__name__
+        raise paratree.UnknownSourceError(
+            f"{place}: it raised {kind}: {printable(str(error))}; --debug shows where"
+        ) from error
+
+
+def _found(module: str, name: str) -> Any:
+    """Import a module, from the folder one is in, too, and return what it calls ``name``."""
+    from importlib import import_module
+    from operator import attrgetter
+
+    sys.path.insert(0, os.getcwd())  # noqa: PTH109 -- as 'python -m' does
+    return attrgetter(name)(import_module(module))
+
+
+def _is_model(found: object) -> bool:
+    from paratree.registry import find_framework
+
+    try:
+        find_framework(found)
+    except paratree.UnknownSourceError:
+        return False
+    return True
 
 
 # The terminal
@@ -277,7 +329,7 @@ class _PrintCompletion(argparse.Action):
 
 
 def _add_source(parser: argparse.ArgumentParser) -> None:
-    source = parser.add_argument("source", metavar="SOURCE", help="a checkpoint file, or a folder of one")
+    source = parser.add_argument("source", metavar="SOURCE", help=_SOURCE)
     source.complete = _FILE  # type: ignore[attr-defined]
 
 

@@ -44,7 +44,7 @@ _WRAPPERS = {  # class of PyTorch that wraps a module -> the name of the module 
     "OptimizedModule": "_orig_mod",  # torch.compile
     "CheckpointWrapper": "_checkpoint_wrapped_module",
 }
-_INDEXED = (nn.Sequential, nn.ModuleList, nn.ModuleDict, nn.ParameterList, nn.ParameterDict)
+_LISTS, _DICTS = (nn.Sequential, nn.ModuleList), (nn.ModuleDict,)  # how modules are looked up in them
 _OPTIMIZER = {"state", "param_groups"}  # the keys of an optimizer's state_dict
 
 
@@ -142,11 +142,13 @@ def _walk(root: nn.Module, notes: list[str]) -> Iterator[Step]:
             wrapped[type(module).__name__] = None
         if "parametrizations" in children:
             notes += _computed(prefix, children["parametrizations"])
-        indexed, deeper = isinstance(module, _INDEXED), (*above, id(module))
-        for key, child in reversed(children.items()):
+        deeper = (*above, id(module))
+        for place, (key, child) in reversed([*enumerate(children.items())]):
             if child is not None:
                 path = prefix if key == inside else f"{prefix}{key}."
-                waiting.append(((path, f"{real}{key}.", _expression(native, key, indexed), child), deeper))
+                lists = _LISTS if key == str(place) else ()
+                inner = _expression(native, key, type(module), lists, _DICTS)
+                waiting.append(((path, f"{real}{key}.", inner, child), deeper))
     if wrapped:
         notes.insert(0, f"seen through {', '.join(wrapped)}: names are those of the model inside")
 
@@ -164,10 +166,12 @@ def _computed(prefix: str, parametrizations: Any) -> Iterator[str]:
         yield f"{prefix}{key} is computed by {by} from {parts} in {place}"
 
 
-def _expression(native: str, key: str, indexed: bool) -> str:
+def _expression(native: str, key: str, owner: type, lists: tuple[type, ...], dicts: tuple[type, ...]) -> str:
     """Return the Python expression for what is called ``key`` in the module of an expression."""
-    if indexed:
-        return f"{native}[{key}]" if key.isdecimal() else f"{native}[{key!r}]"
+    if issubclass(owner, dicts):
+        return f"{native}[{key!r}]"
+    if issubclass(owner, lists) and key.isdecimal():
+        return f"{native}[{key}]"
     return f"{native}.{key}" if key.isidentifier() else f"getattr({native}, {key!r})"
 
 
@@ -192,7 +196,9 @@ class _Live:
     def native(self) -> str:
         """The expression: ``net[2].bias``."""
         native, key = self._place
-        return native if self._owner is None else _expression(native, key, issubclass(self._owner, _INDEXED))
+        if self._owner is None:
+            return native
+        return _expression(native, key, self._owner, (nn.ParameterList,), (nn.ParameterDict,))
 
     @property
     def aliases(self) -> tuple[str, ...]:

@@ -27,7 +27,7 @@ def freeze(source: Any, selector: Selector) -> Any:
 
     Returns:
         ``source`` itself, changed in place, where parameters are marked: PyTorch (``requires_grad``), Gluon
-        (``grad_req="null"``), Keras 3 (``trainable``). For JAX, whose arrays have no mark, a ``Partition``: an
+        (``grad_req="null"``), Keras 3 (``trainable``). For JAX, whose arrays have none, a ``Partition``: an
         Optax mask, the trained and the frozen leaves, and ``merge``.
 
     Raises:

@@ -178,3 +178,218 @@ def test_training_is_observed_step_by_step(tied, batch):
         for name, param in tree.items():
             np.testing.assert_allclose(param.value, before[name] - 0.1 * param.grad, rtol=1e-5, atol=1e-7)
     assert tree.ties == (("2.weight", "4.weight"), ("2.bias", "4.bias"))
+
+
+# Ties made and broken
+
+
+def squares(net, *batch):
+    return ((net(*batch) - 1) ** 2).mean()
+
+
+def square_net():
+    torch.manual_seed(1)
+    return nn.Sequential(
+        nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 8), nn.Linear(8, 1)
+    )
+
+
+def test_a_tie_that_is_made_is_the_frameworks_own_and_survives_training(batch):
+    net = square_net()
+    assert pt.tie(net, "2.weight", "4.weight") is net
+    assert net[2].weight is net[4].weight
+    assert net[2].bias is not net[4].bias
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    losses = []
+    for _ in range(20):
+        optimizer.zero_grad()
+        losses.append(squares(net, batch))
+        losses[-1].backward()
+        optimizer.step()
+    assert losses[-1] < losses[0]
+    assert net[2].weight is net[4].weight
+    assert pt.open(net).ties == (("2.weight", "4.weight"),)
+    assert len(list(net.parameters())) == 7
+
+
+def test_parameters_of_a_parted_layer_train_apart(tied, batch):
+    value = tied[2].weight.detach().clone()
+    assert pt.untie(tied, "4.weight", "4.bias") is tied
+    assert tied[2] is not tied[4]
+    assert torch.equal(tied[4].weight, value)
+    optimizer = torch.optim.SGD(tied.parameters(), lr=0.5)
+    squares(tied, batch).backward()
+    optimizer.step()
+    assert not torch.equal(tied[2].weight, tied[4].weight)
+    assert pt.open(tied).ties == ()
+
+
+def test_one_parameter_of_a_shared_layer_is_parted_and_the_other_stays_tied(tied, batch):
+    before = tied(batch)
+    pt.untie(tied, "4.weight")
+    assert pt.open(tied).ties == (("2.bias", "4.bias"),)
+    assert tied[2].bias is tied[4].bias
+    assert torch.equal(tied(batch), before)
+
+
+def test_all_names_of_a_tied_group_are_parted_and_the_first_keeps_the_parameter(tied):
+    parameter = tied[2].weight
+    pt.untie(tied, "2.weight", "4.weight")
+    assert tied[2].weight is parameter
+    assert tied[4].weight is not parameter
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        (lambda net: pt.tie(net, "0.weight", "2.weight"), pt.MismatchError, r"their shapes are \(8, 4\) and"),
+        (lambda net: pt.tie(net, "2.weight", "2.weight"), pt.MismatchError, "are one parameter already"),
+        (lambda net: pt.tie(net, "2.weight"), pt.MismatchError, "name a second parameter"),
+        (lambda net: pt.tie(net, "2.weight", "4.wieght"), pt.NoSuchParamError, "did you mean '4.weight'"),
+        (lambda net: pt.tie(net, "2", "4"), pt.NoSuchParamError, "it is a subtree"),
+        (lambda net: pt.untie(net, "2.weight"), pt.MismatchError, "2.weight is not tied; tied here: nothing"),
+    ],
+)
+def test_a_tie_that_cannot_be_is_refused(change, error, message):
+    net = square_net()
+    before = [id(parameter) for parameter in net.parameters()]
+    with pytest.raises(error, match=message):
+        change(net)
+    assert [id(parameter) for parameter in net.parameters()] == before
+
+
+# Gradients
+
+
+def test_gradients_are_the_frameworks_own_and_none_is_stored(tied, batch):
+    found = pt.gradients(tied, squares, batch)
+    assert all(parameter.grad is None for parameter in tied.parameters())
+    loss = squares(tied, batch)
+    loss.backward()
+    assert found.loss == loss.item()
+    assert list(found) == list(tied.state_dict())
+    for name, tensor in tied.named_parameters():
+        np.testing.assert_array_equal(found[name], tensor.grad.numpy())
+    assert found["4.weight"] is found["2.weight"]
+
+
+def test_what_each_use_adds_is_the_gradient_of_an_untied_twin(tied, batch):
+    found = pt.gradients(tied, squares, batch, per_use=True)
+    twin = pt.untie(tied, "4.weight", "4.bias")
+    apart = pt.gradients(twin, squares, batch)
+    for part in ("weight", "bias"):
+        first, second = found.uses[f"4.{part}"]
+        assert (first.by, second.by) == ("linear", "linear")
+        np.testing.assert_allclose(first.gradient, apart[f"2.{part}"], rtol=1e-6)
+        np.testing.assert_allclose(second.gradient, apart[f"4.{part}"], rtol=1e-6)
+    assert [len(found.uses[name]) for name in ("0.weight", "6.bias")] == [1, 1]
+
+
+def test_a_loss_that_is_not_one_number_is_refused(net, batch):
+    with pytest.raises(
+        pt.MismatchError, match=r"the loss is a tensor of shape \(2, 1\); .* take its mean or sum"
+    ):
+        pt.gradients(net, lambda net, batch: net(batch), batch)
+    with pytest.raises(pt.MismatchError, match="the loss is 3"):
+        pt.gradients(net, lambda net, batch: 3, batch)
+
+
+def test_a_frozen_parameter_has_no_gradient(net, batch):
+    pt.freeze(net, "0.**")
+    assert list(pt.gradients(net, squares, batch)) == ["2.weight", "2.bias"]
+
+
+# Changing, freezing, groups
+
+
+def test_update_by_arrays_numbers_and_functions(net):
+    weight = np.arange(8.0).reshape(1, 8)
+    assert pt.update(net, {"2.weight": weight, "*.bias": 0, "0.weight": lambda w: w * 2}) is net
+    assert net[2].weight.detach().tolist() == weight.tolist()
+    assert not net[0].bias.any()
+    assert not net[2].bias.any()
+
+
+def test_update_through_one_name_changes_the_other(tied):
+    pt.update(tied, {"4.weight": np.full((8, 8), 2.0)})
+    assert (tied[2].weight == 2).all()
+
+
+@pytest.mark.parametrize(
+    ("values", "error", "message"),
+    [
+        ({"2.weight": np.zeros((8, 1))}, pt.MismatchError, r"2.weight: its shape is \(1, 8\), .* \(8, 1\)"),
+        ({"2.weight": 1j}, pt.MismatchError, "complex128 does not fit into float32"),
+        ({"2.weight": "text"}, pt.MismatchError, "does not fit into float32"),
+        ({"2.wieght": 0}, pt.NoSuchParamError, "did you mean '2.weight'"),
+        ({"9.*": 0}, pt.NoSuchParamError, "nothing fits '9.*'"),
+        ({"2.*": 0, "*.bias": 1}, pt.MismatchError, r"2.bias: chosen twice, by 2.\* and by \*.bias"),
+    ],
+)
+def test_an_update_that_does_not_fit_changes_nothing(net, values, error, message):
+    before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+    with pytest.raises(error, match=message):
+        pt.update(net, {"0.weight": 7, **values})
+    assert all(torch.equal(tensor, before[name]) for name, tensor in net.state_dict().items())
+
+
+def test_a_tied_parameter_that_two_selectors_choose_by_its_two_names_is_refused(tied):
+    with pytest.raises(pt.MismatchError, match=r"2.weight, 4.weight: chosen twice"):
+        pt.update(tied, {"2.weight": 0, "4.weight": 1})
+
+
+def test_a_frozen_layer_does_not_learn_and_a_thawed_one_does(net, batch):
+    assert pt.freeze(net, "0.**") is net
+    tree = pt.open(net)
+    assert [param.trainable for param in tree.values()] == [False, False, True, True]
+    first, last = net[0].weight.clone(), net[2].weight.clone()
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.5)
+    squares(net, batch).backward()
+    optimizer.step()
+    assert torch.equal(net[0].weight, first)
+    assert not torch.equal(net[2].weight, last)
+    pt.unfreeze(net, "0.weight")
+    assert [param.trainable for param in tree.values()] == [True, False, True, True], "an open tree follows"
+
+
+def test_freezing_one_name_of_a_tied_parameter_freezes_the_other(tied):
+    pt.freeze(tied, "4.weight")
+    assert not tied[2].weight.requires_grad
+    assert pt.open(tied)["2.weight"].trainable is False
+
+
+def test_what_holds_no_parameter_cannot_be_frozen():
+    net = nn.Sequential(nn.BatchNorm1d(3))
+    with pytest.raises(pt.NoSuchParamError, match=r"'0.running_mean' chooses no parameter, only: buffer"):
+        pt.freeze(net, "0.running_mean")
+
+
+def test_groups_are_what_an_optimizer_takes(tied, batch):
+    pt.freeze(tied, "0.bias")
+    groups = pt.groups(tied, {"**.bias": {"weight_decay": 0.0}, "6.weight": {"lr": 0.0}})
+    optimizer = torch.optim.AdamW(groups, lr=0.1, weight_decay=0.01)
+    assert [group["weight_decay"] for group in optimizer.param_groups] == [0.0, 0.01, 0.01]
+    assert [group["lr"] for group in optimizer.param_groups] == [0.1, 0.0, 0.1]
+    held = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    assert {id(p) for p in held} == {id(p) for p in tied.parameters() if p.requires_grad}
+    assert len(held) == 5, "the tied ones once, the frozen one not at all"
+    last = tied[6].weight.clone()
+    squares(tied, batch).backward()
+    optimizer.step()
+    assert torch.equal(tied[6].weight, last), "its learning rate is 0"
+
+
+def test_a_parameter_in_two_groups_is_refused(net):
+    with pytest.raises(pt.MismatchError, match=r"2.bias: chosen twice"):
+        pt.groups(net, {"**.bias": {}, "2.**": {}})
+
+
+# The framework's own expressions
+
+
+def test_native_is_the_expression_of_the_framework(tied):
+    tree = pt.open(tied)
+    assert tree.layers[1].bias.native == "net[2].bias"
+    assert tree.layers[1].bias.handle is tied[2].bias
+    names = {name: param.native for name, param in pt.open(nn.Sequential(NestMLP())).items()}
+    assert names["0.net.2.weight"] == "net[0].net[2].weight"

@@ -1,0 +1,81 @@
+"""The chapter's four scripts run, print what they should, and differ only in how models are made and trained."""
+
+import os
+import re
+import subprocess
+import sys
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+FOLDER = Path(__file__).parents[1] / "examples" / "parameter_management"
+SCRIPTS = sorted(FOLDER.glob("*_chapter.py"))
+SECTIONS = [
+    "A net with one hidden layer, before it has seen data",
+    "The same net when it has seen data",
+    "One layer, and one parameter of it",
+    "All at once, nested too",
+    "Tied parameters",
+    "A net with a shared layer learns",
+]
+EXPECTED = {  # framework -> what its script prints, besides numbers that training gives
+    "torch": [
+        "  0.weight                    8 × ?     float32",
+        "  2.weight: not initialised yet; run the model once on a batch of data, net(X)",
+        "  2.weight                    1 × 8     float32",
+        "  49 values, 196 bytes",
+        "  ['weight', 'bias']",
+        "  net[2].bias is a Parameter: (1,) float32",
+        "  0.net.2.weight              8 × 16    float32",
+        "  7 biases, 60 values",
+        "  one parameter under 2 names: 2.weight, 4.weight",
+        "  6 parameters, 121 values: the shared layer counts once",
+        "  a change through 4.weight is seen through 2.weight: 0.1",
+    ],
+}
+PACKAGES = {"torch": ["torch"]}
+
+
+def framework_of(script):
+    return script.name.removesuffix("_chapter.py")
+
+
+def output_of(script):
+    for package in PACKAGES[framework_of(script)]:
+        pytest.importorskip(package, reason=f"could not import {package}; the example needs it")
+    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONPATH": str(Path(__file__).parents[1])}
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_there_is_a_script_for_each():
+    assert {framework_of(script) for script in SCRIPTS} == set(EXPECTED)
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=framework_of)
+def test_the_chapter_is_the_same_in_every_framework(script):
+    _, marker, chapter = script.read_text(encoding="utf-8").partition("# The chapter\n")
+    assert marker
+    assert chapter == SCRIPTS[-1].read_text(encoding="utf-8").partition("# The chapter\n")[2]
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=framework_of)
+def test_the_script_prints_what_it_should(script):
+    output = output_of(script)
+    lines = output.splitlines()
+    assert [line for line, below in pairwise(lines) if set(below) == {"-"}] == SECTIONS
+    for line in EXPECTED[framework_of(script)]:
+        assert line in lines
+    assert "its gradient: None" in output
+    assert "  its gradient is the sum of its two uses: True" in lines
+    steps = re.findall(r"^  step (\d+), loss (\d\.\d+)$", output, re.MULTILINE)
+    assert [int(number) for number, _ in steps] == [0, 50, 100]
+    fell = re.search(r"^  the loss fell from (\d\.\d+) to (\d\.\d+): True$", output, re.MULTILINE)
+    assert fell
+    assert float(fell[2]) < float(fell[1]) / 2
+    rows = re.findall(r"^  \S+ +(\d+\.\d{4}) +(\d+\.\d{4}) +(\d+\.\d{4})   (.*\))$", output, re.MULTILINE)
+    assert rows
+    assert all(float(number) > 0 for row in rows for number in row[:3])
+    assert sum(row[3].count("(") == 2 for row in rows) >= 3, "the shared layer's two uses at each step"
