@@ -70,7 +70,8 @@ def keras_model() -> Sides:
     """Keras 3 on the TensorFlow backend."""
     import keras
 
-    net = keras.Sequential([keras.Input((2,)), *[keras.layers.Dense(2) for _ in range(LAYERS)]])
+    blocks = [keras.Sequential([keras.layers.Dense(2) for _ in range(50)]) for _ in range(LAYERS // 50)]
+    net = keras.Sequential([keras.Input((2,)), *blocks])
     return net, lambda: [(w.path, w) for w in net.weights], "[(w.path, w) for w in net.weights]"
 
 

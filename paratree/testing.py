@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from paratree.core.errors import MismatchError, NoSuchParamError, UnreadableError
+from paratree.core.errors import MismatchError, NoSuchParamError, UnreadableError, UnsupportedError
 from paratree.core.names import PARAMETER
 from paratree.core.results import Labels, Partition, Tied
 from paratree.core.tree import Param
+from paratree.registry import find_framework
 from paratree.registry import open as open_tree
 from paratree.verbs.gradients import gradients
 from paratree.verbs.training import freeze, groups, unfreeze
@@ -166,11 +167,9 @@ def check_native(case: Case) -> None:
     """The framework's own expression of every parameter gives the parameter."""
     source = case.build()
     for name, param in open_tree(source).items():
-        found = _evaluated(param, source)
-        same = found is param.handle or (
-            type(found) is type(param.handle) and bool(np.all(found == param.handle))
-        )
-        assert same, f"{case.name}: {param.native} is not {name}"
+        if param.array.problem is not None and param.native is None:
+            continue  # nothing stands for it yet, as before the init of a Flax module
+        assert _evaluated(param, source) is param.handle, f"{case.name}: {param.native} is not {name}"
 
 
 def check_update(case: Case) -> None:
@@ -209,22 +208,23 @@ def check_training(case: Case) -> None:
     last = names[-1]
     _raises(case, NoSuchParamError, lambda: freeze(source, "no.such.name"))
     _raises(case, NoSuchParamError, lambda: groups(source, {"no.such.name": {}}))
+    if all(
+        p.native is None for p in tree.values()
+    ):  # nothing to mark yet, as before the init of a Flax module
+        _raises(case, UnsupportedError, lambda: groups(source, {last: {}}))
+        _raises(case, UnsupportedError, lambda: freeze(source, last))
+        return
     found = groups(source, {last: {"lr_mult": 0.5}})
     assert found, f"{case.name}: there are groups"
     if isinstance(found, Labels):
-        labels = {name: _evaluated(tree[name], found.labels) for name in tree}
+        labels = {name: _evaluated(tree[name], found.labels) for name in names}
         _equal(case, "the label", labels[last], last)
         assert set(labels.values()) <= set(found.options), f"{case.name}: every label has options"
     if not case.can_freeze:
         return
     frozen = freeze(source, last)
     if isinstance(frozen, Partition):
-        whole = frozen.merge(frozen.trainable, frozen.frozen)
-        _equal(case, "the merged tree", _bytes(open_tree(whole), tree), _bytes(tree, tree))
-        thawed = unfreeze(frozen, last)
-        _equal(
-            case, "the names of the thawed part", list(open_tree(thawed.trainable)), list(open_tree(whole))
-        )
+        _check_partition(case, frozen, last, names)
         return
     assert frozen is source, f"{case.name}: freeze returns the source"
     now = open_tree(source)
@@ -234,6 +234,28 @@ def check_training(case: Case) -> None:
     assert all(now[name].trainable for name in others), f"{case.name}: nothing else is frozen"
     unfreeze(source, last)
     assert open_tree(source)[last].trainable, f"{case.name}: {last} is trained again"
+
+
+def _check_partition(case: Case, frozen: Partition, last: str, names: Sequence[str]) -> None:
+    """Check that the parts make up the whole, and that more can be frozen and thawed."""
+    whole, source = frozen.merge(frozen.trainable, frozen.frozen), case.build()
+    _equal(case, "the merged values", _all_bytes(open_tree(whole)), _all_bytes(open_tree(source)))
+    twins, trained = _twins(source, last), _trained(frozen)
+    assert not twins & trained, f"{case.name}: {last} is not in the trained part"
+    thawed = _trained(unfreeze(frozen, last))
+    assert thawed & twins, f"{case.name}: {last} is trained again"
+    _equal(case, "the rest that is trained", thawed - twins, trained)
+    left = _trained(freeze(frozen, names[0]))
+    _equal(case, f"what is trained without {names[0]}", left, trained - _twins(source, names[0]))
+
+
+def _trained(parted: Partition) -> set[str]:
+    whole = parted.merge(parted.trainable, parted.frozen)
+    return set(find_framework(whole).open(parted.trainable))
+
+
+def _twins(source: Any, name: str) -> set[str]:
+    return {name, *(twin for group in open_tree(source).ties if name in group for twin in group)}
 
 
 def check_gradients(case: Case) -> None:
@@ -258,7 +280,8 @@ def check_gradients(case: Case) -> None:
             continue
         _close(case, name, ours, theirs)
         _close(case, name, plain[name], theirs)  # type: ignore[arg-type]
-        _close(case, f"the uses of {name}", sum(use.gradient for use in found.uses[name]), theirs)  # type: ignore[arg-type]
+        added = sum((use.gradient for use in found.uses[name]), np.zeros_like(theirs))
+        _close(case, f"the uses of {name}", added, theirs)
     for name, number in case.loss.uses.items():
         _equal(case, f"the number of uses of {name}", len(found.uses[name]), number)
 

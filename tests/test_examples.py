@@ -1,4 +1,4 @@
-"""The chapter's four scripts run, print what they should, and differ only in how models are made and trained."""
+"""The chapter's four scripts run, print what they should, and differ only in how models are made."""
 
 import os
 import re
@@ -20,6 +20,20 @@ SECTIONS = [
     "A net with a shared layer learns",
 ]
 EXPECTED = {  # framework -> what its script prints, besides numbers that training gives
+    "mxnet": [
+        "  0.weight                    8 × ?     float32",
+        "  1.weight: not initialised yet; call net.initialize(), "
+        "then run the model once on a batch of data, net(X)",
+        "  1.weight                    1 × 8     float32",
+        "  49 values, 196 bytes",
+        "  ['weight', 'bias']",
+        "  net[1].bias is a Parameter: (1,) float32",
+        "  0.net.1.weight              8 × 16    float32",
+        "  7 biases, 60 values",
+        "  one parameter under 2 names: 1.weight, 2.weight",
+        "  6 parameters, 121 values: the shared layer counts once",
+        "  a change through 2.weight is seen through 1.weight: 0.1",
+    ],
     "torch": [
         "  0.weight                    8 × ?     float32",
         "  2.weight: not initialised yet; run the model once on a batch of data, net(X)",
@@ -34,7 +48,8 @@ EXPECTED = {  # framework -> what its script prints, besides numbers that traini
         "  a change through 4.weight is seen through 2.weight: 0.1",
     ],
 }
-PACKAGES = {"torch": ["torch"]}
+PACKAGES = {"mxnet": ["tests.mxnet_numpy"], "torch": ["torch"]}  # what importing them needs
+RUN = {"mxnet": ["-m", "tests.mxnet_numpy"]}
 
 
 def framework_of(script):
@@ -45,7 +60,12 @@ def output_of(script):
     for package in PACKAGES[framework_of(script)]:
         pytest.importorskip(package, reason=f"could not import {package}; the example needs it")
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONPATH": str(Path(__file__).parents[1])}
-    done = subprocess.run([sys.executable, script], capture_output=True, text=True, env=environment)
+    done = subprocess.run(
+        [sys.executable, *RUN.get(framework_of(script), []), script],
+        capture_output=True,
+        text=True,
+        env=environment,
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 

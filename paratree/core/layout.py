@@ -37,6 +37,33 @@ TORCH: Table = {  # class of the layer -> name in the layer -> layout
     "transformers.Conv1D": {"weight": "in out", "bias": "out"},
 }  # fmt: skip
 
+_ANY_SPACE = tuple(_SPACE.values())
+_SCALE = dict.fromkeys(("scale", "weight", "bias", "mean", "var"), "channel")
+_KERNEL = {"kernel": "in out", "bias": "out"}
+_CONV_KERNEL = {"kernel": "|".join(f"{space} in out" for space in _ANY_SPACE), "bias": "out"}
+_TURNED_KERNEL = {"kernel": "|".join(f"{space} out in" for space in _ANY_SPACE), "bias": "out"}
+
+FLAX: Table = {  # linen and NNX; one layout for each number of axes
+    "Dense": _KERNEL,
+    "Linear": _KERNEL,
+    "Conv": _CONV_KERNEL,
+    "ConvTranspose": _CONV_KERNEL,
+    "ConvTranspose.transpose_kernel": _TURNED_KERNEL,
+    "Embed": {"embedding": "vocabulary dimension"},
+    **dict.fromkeys(("BatchNorm", "LayerNorm", "RMSNorm", "GroupNorm", "InstanceNorm"), _SCALE),
+}
+
+_CONV_WEIGHT = {"weight": "|".join(f"out in {space}" for space in _ANY_SPACE)}
+_CELL = {"weight_ih": "gates in", "weight_hh": "gates hidden", "bias": "gates"}
+
+EQUINOX: Table = {
+    "Linear": {"weight": "out in", "bias": "out"},
+    "Embedding": {"weight": "vocabulary dimension"},
+    "Conv": _CONV_WEIGHT,
+    "ConvTranspose": _CONV_WEIGHT,
+    **dict.fromkeys(("LayerNorm", "RMSNorm", "GroupNorm", "BatchNorm"), _SCALE),
+    **dict.fromkeys(("LSTMCell", "GRUCell"), _CELL),
+}
 
 _CONV = {n: f"{space} in out" for n, space in _SPACE.items()}
 _DEPTHWISE = {n: f"{space} in multiplier" for n, space in _SPACE.items()}
@@ -103,6 +130,26 @@ KERAS_PARTS: Table = {  # class of a layer -> its sublayers in order -> class in
 }
 
 
+_GLUON_NORM = dict.fromkeys(("gamma", "beta", "running_mean", "running_var"), "channel")
+_GLUON_GATED = {
+    "i2h_weight": "gates in", "h2h_weight": "gates hidden", "i2h_bias": "gates", "h2h_bias": "gates",
+    "h2r_weight": "projection hidden",
+}  # fmt: skip
+_GLUON_RNN = {"i2h_weight": "out in", "h2h_weight": "out hidden", "i2h_bias": "out", "h2h_bias": "out"}
+
+GLUON: Table = {  # class of the block -> name in the block -> layout, where data is "NCHW" (Gluon's default)
+    "Dense": {"weight": "out in", "bias": "out"},
+    "Embedding": {"weight": "vocabulary dimension"},
+    "SparseEmbedding": {"weight": "vocabulary dimension"},
+    **{f"Conv{n}D": {"weight": f"out in {space}", "bias": "out"} for n, space in _SPACE.items()},
+    **{f"Conv{n}DTranspose": {"weight": f"in out {space}", "bias": "out"} for n, space in _SPACE.items()},
+    **dict.fromkeys(("_BatchNorm", "InstanceNorm", "LayerNorm", "GroupNorm"), _GLUON_NORM),
+    "PReLU": {"alpha": "channel"},
+    **dict.fromkeys(("LSTM", "GRU", "LSTMCell", "GRUCell"), _GLUON_GATED),
+    **dict.fromkeys(("RNN", "RNNCell"), _GLUON_RNN),
+}
+
+
 def keras_layout(layer: str, name: str, ndim: int) -> str | None:
     """Return the layout of a variable of a Keras layer, or ``None`` if the table does not say.
 
@@ -117,7 +164,7 @@ def layout_of(table: Table, classes: Iterable[str], name: str, ndim: int) -> str
     """Return the layout of a layer's parameter, or ``None`` if its class is not in the table.
 
     Args:
-        table: class of the layer -> name in the layer -> layout.
+        table: class of the layer -> name in the layer -> layout, or one for each number of axes.
         classes: the class of the layer and its base classes, nearest first, so that a subclass inherits.
         name: name of the parameter in its layer.
         ndim: number of axes it has; a layout of another number does not apply.
@@ -126,5 +173,5 @@ def layout_of(table: Table, classes: Iterable[str], name: str, ndim: int) -> str
     'out in'
     """
     found = (table[base][name] for base in classes if name in table.get(base, {}))
-    layout = next(found, None)
-    return layout if layout is not None and len(layout.split()) == ndim else None
+    layouts = next(found, "").split("|")
+    return next((layout for layout in layouts if layout and len(layout.split()) == ndim), None)

@@ -13,6 +13,7 @@ _ROLES = {  # last segment of a name -> role; torch, Gluon, Keras, Flax and Haik
     "weight_g": "weight", "weight_v": "weight", "i2h_weight": "weight", "weight_ih": "weight",
     "recurrent_kernel": "recurrent_weight", "weight_hh": "recurrent_weight", "h2h_weight": "recurrent_weight",
     "bias": "bias", "b": "bias", "beta": "bias", "in_proj_bias": "bias", "bias_ih": "bias", "bias_hh": "bias",
+    "i2h_bias": "bias", "h2h_bias": "bias",
     "recurrent_bias": "bias",
     "gamma": "scale", "scale": "scale",
     "running_mean": "running_mean", "moving_mean": "running_mean",

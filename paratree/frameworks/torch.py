@@ -119,7 +119,7 @@ def _of_module(
                 gradient = None if held is None else held.get(name, False)
                 alias = real + key if real != prefix else None
                 expected = _lazy_shape(owner, key) if is_lazy(tensor) else (None,)
-                live = _Live(tensor, kind, (native, key), owner_class, alias, gradient)
+                live = _Live(tensor, kind, native, key, owner_class, alias, gradient)
                 params[name] = Param(name, TensorArray(tensor, name, expected), kind, live=live)
             kind = BUFFER
     return params
@@ -178,27 +178,27 @@ def _expression(native: str, key: str, owner: type, lists: tuple[type, ...], dic
 class _Live:
     """A parameter in a module, or in a container of tensors if it has no ``owner``."""
 
-    __slots__ = ("_alias", "_gradient", "_kind", "_owner", "_place", "handle")
+    __slots__ = ("_alias", "_gradient", "_key", "_kind", "_native", "_owner", "handle")
 
     def __init__(
         self,
         handle: Any,
         kind: str,
-        place: tuple[str, str],
+        native: str,
+        key: str,
         owner: type | None,
         alias: str | None,
         gradient: Any,
     ) -> None:
-        self.handle, self._kind, self._place, self._owner = handle, kind, place, owner
+        self.handle, self._kind, self._native, self._key, self._owner = handle, kind, native, key, owner
         self._alias, self._gradient = alias, gradient
 
     @property
     def native(self) -> str:
         """The expression: ``net[2].bias``."""
-        native, key = self._place
         if self._owner is None:
-            return native
-        return _expression(native, key, self._owner, (nn.ParameterList,), (nn.ParameterDict,))
+            return self._native
+        return _expression(self._native, self._key, self._owner, (nn.ParameterList,), (nn.ParameterDict,))
 
     @property
     def aliases(self) -> tuple[str, ...]:
@@ -216,8 +216,8 @@ class _Live:
     def layout(self) -> str | None:
         """Names of the axes, by the class of the module."""
         if self._owner is None or is_lazy(self.handle):
-            return None if self._owner is None else _lazy_layout(self._owner, self._place[1])
-        return _layout(self._owner, self._place[1], self.handle.dim())
+            return None if self._owner is None else _lazy_layout(self._owner, self._key)
+        return _layout(self._owner, self._key, self.handle.dim())
 
     @property
     def grad(self) -> np.ndarray[Any, Any] | None:
@@ -225,7 +225,7 @@ class _Live:
         if self._kind != PARAMETER or self._gradient is False:
             return None
         gradient = self.handle.grad if self._gradient is None else self._gradient
-        return None if gradient is None else TensorArray(gradient, f"gradient of {self._place[1]}").read()
+        return None if gradient is None else TensorArray(gradient, f"gradient of {self._key}").read()
 
 
 @lru_cache(maxsize=1024)
@@ -266,7 +266,7 @@ def _of_container(source: Any, held: Mapping[str, torch.Tensor] | None) -> Itera
         values = TensorArray(tensor, name)
         kind = STATE if in_optimizer else _kind(name, tensor, values.dtype)
         gradient = None if held is None else held.get(name, False)
-        live = _Live(tensor, kind, (native, name), None, None, gradient)
+        live = _Live(tensor, kind, native, name, None, None, gradient)
         yield Param(name, values, kind, live=live)
 
 

@@ -7,6 +7,9 @@ import pytest
 from paratree.testing import CHECKS, check
 
 FRAMEWORKS = {  # module of cases -> what it needs
+    "flax": ["flax"],
+    "jax": ["jax", "equinox", "haiku", "optax"],
+    "mxnet": ["mxnet"],
     "torch": ["torch"],
 }
 

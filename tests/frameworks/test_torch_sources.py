@@ -165,6 +165,12 @@ def test_a_list_of_named_parameters():
     assert eval(tree["2.bias"].native, {"params": pairs}) is net[2].bias
 
 
+def test_named_parameters_as_they_come():
+    net = mlp()
+    tree = pt.open(net.named_parameters())
+    assert [param.handle for param in tree.values()] == list(net.parameters())
+
+
 def test_a_training_checkpoint_in_memory():
     net = mlp()
     optimizer = torch.optim.Adam(net.parameters())

@@ -8,6 +8,7 @@ from paratree.testing import Case, Fact, Loss
 
 
 def array_of(tensor):
+    tensor = tensor.cpu()
     if tensor.dtype == torch.bfloat16:
         return tensor.detach().view(torch.int16).numpy().view(ml_dtypes.bfloat16)
     return tensor.detach().numpy()
