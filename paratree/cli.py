@@ -38,7 +38,7 @@ What is in a checkpoint file: without its framework, without running its code.
   paratree get  model.pt encoder.0.weight          values; -o w.npy saves them
   paratree ties model.pt                           names that are one parameter
   paratree formats                                 files that can be read
-  paratree show package.models:build               a live model that your code makes
+  paratree show package.models:build               a live model your code makes
 """
 _SOURCE = "a checkpoint file, a folder of one, or MODULE:CALLABLE, code of yours that makes a live model"
 _EPILOG = """\

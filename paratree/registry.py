@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Iterator
 from functools import cache
 from importlib import import_module
 
@@ -44,6 +46,8 @@ def open(source: object, *, grads: object = None) -> ParamTree:
         >>> tree["encoder.0.weight"].shape  # doctest: +SKIP
         (384, 384)
     """
+    if isinstance(source, Iterator):  # as net.named_parameters()
+        source = list(source)
     if isinstance(source, str | os.PathLike):
         if grads is not None:
             raise MismatchError(f"{printable(os.fspath(source))}: a file has no gradients; give a live model")
@@ -117,12 +121,14 @@ def find_framework(source: object) -> Framework:
     """Return the framework of a live object, found by the packages of its class and base classes.
 
     A dict, list or other plain container belongs to the framework of the first object in it that has one.
+    A class of no framework may be registered with one that the user has imported, as a pytree of JAX.
 
     Raises:
         UnknownSourceError: none is known for it.
     """
     known = _names("frameworks")
-    for root in _roots(source):
+    roots = _roots(source)
+    for root in (*roots, *(name for name in known if name not in roots and name in sys.modules)):
         if root in known and (module := _built_in("frameworks", root)).matches(source):
             return module  # type: ignore[no-any-return]
     for module in _third_party("paratree.frameworks", known).values():
@@ -134,7 +140,9 @@ def find_framework(source: object) -> Framework:
     )
 
 
-_PACKAGES = {"jaxlib": "jax"}  # where a class is defined -> the framework it belongs to
+_PACKAGES = {  # where a class is defined -> the framework it belongs to
+    "jaxlib": "jax", "equinox": "jax", "haiku": "jax", "optax": "jax",
+}  # fmt: skip
 _CONTAINERS = (dict, list, tuple)
 _MOST_SEARCHED = 100_000
 

@@ -5,6 +5,7 @@ import inspect
 import pkgutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,8 @@ from paratree import formats, frameworks, registry
 from paratree.core import plugin
 from paratree.files.local import LocalFile
 
-HEAVY = {"numpy", "h5py", "ml_dtypes", "rich", "torch", "tensorflow", "keras", "jax", "safetensors"}
+FRAMEWORKS = {"torch", "tensorflow", "keras", "tf_keras", "jax", "flax", "mxnet", "transformers"}
+HEAVY = {"numpy", "h5py", "ml_dtypes", "rich", "safetensors"} | FRAMEWORKS
 SLOW = {"dataclasses", "typing", "inspect", "pathlib", "zipfile", "importlib.metadata"}
 
 
@@ -94,9 +96,23 @@ def test_a_format_says_no_to_junk(name, junk, tmp_path):
         assert not module.sniff(LocalFile(path))
 
 
+def test_every_framework_is_in_the_contracts_that_keep_them_apart():
+    settings = tomllib.loads(
+        (Path(paratree.__path__[0]).parent / "pyproject.toml").read_text(encoding="utf-8")
+    )
+    listed = set()
+    for contract in settings["tool"]["importlinter"]["contracts"]:
+        listed |= {*contract.get("modules", []), *contract.get("source_modules", [])}
+    assert {f"paratree.frameworks.{name}" for name in modules_of(frameworks)} <= listed
+
+
 @pytest.mark.parametrize("name", modules_of(frameworks))
 def test_a_framework_has_what_a_framework_offers(name):
+    if name == "mxnet":
+        importlib.import_module("tests.mxnet_numpy")  # lets it be imported on NumPy 2
     pytest.importorskip(name)
     module = importlib.import_module(f"paratree.frameworks.{name}")
-    assert callable(module.open)
+    offered = {name for name in vars(plugin.Framework) if not name.startswith("_")}
+    assert len(offered) == 8
+    assert all(callable(getattr(module, function)) for function in offered)
     assert not any(module.matches(other) for other in (None, 1, "name", object(), [], {}, Path()))

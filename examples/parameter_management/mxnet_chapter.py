@@ -94,7 +94,7 @@ def title(text):
 def rows(tree):
     """Print a line for every parameter: unknown dimensions are question marks."""
     for name, param in tree.items():
-        print(f"  {name:<28}{' × '.join('?' if n is None else str(n) for n in param.shape):<10}{param.dtype}")
+        print(f"  {name:<40}{' × '.join('?' if n is None else str(n) for n in param.shape):<10}{param.dtype}")
 
 
 def norm(values):

@@ -175,9 +175,10 @@ class Origin:
         format: name of the format or framework.
         meta: plain values that stand beside the parameters: epoch, learning rate, configuration.
         notes: what one should know, a sentence each: what was not understood, what was skipped.
+        immutable: whether the arrays cannot be changed, so that tied names part when they are trained.
     """
 
-    __slots__ = ("_closers", "format", "meta", "notes", "source")
+    __slots__ = ("_closers", "format", "immutable", "meta", "notes", "source")
 
     def __init__(
         self,
@@ -186,8 +187,10 @@ class Origin:
         meta: Mapping[str, Any] | None = None,
         notes: Iterable[str] = (),
         closers: Iterable[Callable[[], None]] = (),
+        *,
+        immutable: bool = False,
     ) -> None:
-        self.source, self.format = source, format
+        self.source, self.format, self.immutable = source, format, immutable
         self.meta: Mapping[str, Any] = {} if meta is None else meta
         self.notes, self._closers = tuple(notes), tuple(closers)
 
@@ -240,6 +243,11 @@ class ParamTree(Mapping[str, Param]):
     def notes(self) -> tuple[str, ...]:
         """What one should know about the source, a sentence each."""
         return self._origin.notes
+
+    @property
+    def immutable(self) -> bool:
+        """Whether the arrays cannot be changed (JAX): tied names part when they are trained."""
+        return self._origin.immutable
 
     @property
     def meta(self) -> Any:

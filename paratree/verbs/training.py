@@ -66,7 +66,15 @@ def _set(source: Any, selector: Selector, *, frozen: bool) -> Any:
     tree = framework.open(whole)
     choice = Choice(tree)
     names = [name for first in choice.names(selector, kind=PARAMETER) for name in choice.group(first)]
-    return framework.freeze(source, tree, names, frozen)
+    if not isinstance(source, Partition):
+        return framework.freeze(source, tree, names, frozen)
+    trained = set(framework.open(source.trainable))
+    left = {
+        name
+        for name, param in tree.items()
+        if param.kind == PARAMETER and trained.isdisjoint(choice.group(name))
+    }
+    return framework.freeze(whole, tree, left.union(names) if frozen else left.difference(names), True)
 
 
 def groups(source: Any, options: Mapping[Any, Any]) -> Any:

@@ -29,7 +29,8 @@ def tie(source: Any, first: str, *others: str) -> Any:
 
     Raises:
         NoSuchParamError: there is no parameter of a name.
-        MismatchError: shapes or dtypes differ, or the names are one parameter already.
+        MismatchError: shapes or dtypes differ, or the names are one parameter already (in a tree of immutable
+            arrays, two names of one array would part at the first step of training, and can be tied).
         UnreadableError: a parameter has no values yet.
         UnsupportedError: the framework cannot express it.
 
@@ -44,7 +45,7 @@ def tie(source: Any, first: str, *others: str) -> Any:
     tied = {name: group for group in tree.ties for name in group}
     for param in given_up:
         pair = f"{printable(kept.name)} and {printable(param.name)}"
-        if param is kept or param.name in tied.get(kept.name, ()):
+        if param is kept or (param.name in tied.get(kept.name, ()) and not tree.immutable):
             raise MismatchError(
                 f"{printable(kept.name)} and {printable(param.name)} are one parameter already"
             )
