@@ -1,0 +1,59 @@
+"""Keras 3: the gradients of a loss, and what each reading of a variable adds to them, on every backend."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import keras
+
+from paratree.frameworks._keras_arrays import backend
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from typing import Any
+
+    from paratree.core.results import Derivative
+    from paratree.core.tree import ParamTree
+
+
+def gradients(
+    source: Any,
+    tree: ParamTree,
+    loss: Callable[..., Any],
+    batch: tuple[Any, ...],
+    names: Sequence[str],
+    per_use: bool,
+) -> Derivative:
+    """Differentiate in a scope that gives every reading of a variable its own value, and keeps no writing.
+
+    A use is a reading: an operation that takes the variable, or a step of a recurrent layer on TensorFlow and
+    torch, which run it step by step.
+    """
+    places: dict[int, int] = {}
+    tied = {name: group for group in tree.ties for name in group}
+    for place, name in enumerate(names):
+        for alike in tied.get(name, (name,)):
+            places[id(tree[alike].handle)] = place
+    values = [tree[name].handle._value for name in names]
+
+    def function(read: Callable[[int], Any]) -> Any:
+        with _Readings(places, read):
+            return loss(source, *batch)
+
+    found: Derivative = backend().differentiate(function, values, per_use)
+    return found
+
+
+class _Readings(keras.StatelessScope):  # type: ignore[misc]
+    """A scope in which a variable is what ``read`` gives, until it is assigned to."""
+
+    def __init__(self, places: Mapping[int, int], read: Callable[[int], Any]) -> None:
+        super().__init__()
+        self._places, self._read = places, read
+
+    def get_current_value(self, variable: Any) -> Any:
+        """Return what was assigned in this scope, or another reading of the parameter."""
+        assigned = super().get_current_value(variable)
+        if assigned is not None or id(variable) not in self._places:
+            return assigned
+        return self._read(self._places[id(variable)])
