@@ -200,7 +200,7 @@ def _made(module: str, name: str) -> Any:
         with redirect_stdout(sys.stderr):
             found = _found(module, name)
             return found() if callable(found) and (isinstance(found, type) or not _is_model(found)) else found
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         kind = type(error).__name__
         raise paratree.UnknownSourceError(
             f"{place}: it raised {kind}: {printable(str(error))}; --debug shows where"

@@ -126,20 +126,31 @@ def find_framework(source: object) -> Framework:
     Raises:
         UnknownSourceError: none is known for it.
     """
-    known = _names("frameworks")
-    roots = _roots(source)
+    kind = type(source)
+    if kind.__module__.startswith("paratree.core.") and (advice := _ADVICE.get(kind.__name__)):
+        raise UnknownSourceError(f"a {kind.__name__} is no source: {advice}")
+    known, roots = _names("frameworks"), _roots(source)
     for root in (*roots, *(name for name in known if name not in roots and name in sys.modules)):
         if root in known and (module := _built_in("frameworks", root)).matches(source):
             return module  # type: ignore[no-any-return]
     for module in _third_party("paratree.frameworks", known).values():
         if module.matches(source):
             return module  # type: ignore[no-any-return]
+    if isinstance(source, type):
+        raise UnknownSourceError(f"{printable(source.__qualname__)} is a class; give a model made of it")
     raise UnknownSourceError(
         f"{type(source).__module__}.{type(source).__qualname__}: not a model of any of: "
         f"{', '.join(known)}; give a model or a path"
     )
 
 
+_ADVICE = {  # our own results -> what to give in their place
+    "ParamTree": "give the model that it was opened from",
+    "Param": "give the model that it is of",
+    "Partition": "give its whole tree, merge(trainable, frozen)",
+    "Tied": "give its whole tree, expand(variables)",
+    "Labels": "give the tree that it labels",
+}
 _PACKAGES = {  # where a class is defined -> the framework it belongs to
     "jaxlib": "jax", "equinox": "jax", "haiku": "jax", "optax": "jax",
 }  # fmt: skip
@@ -163,6 +174,20 @@ def _roots(source: object) -> dict[str, None]:
 def _of_class(found: type) -> dict[str, None]:
     bases = (base.__module__.partition(".")[0] for base in found.__mro__)
     return dict.fromkeys(_PACKAGES.get(root, root) for root in bases)
+
+
+def array_of(value: Any, name: str) -> Any:
+    """Return a framework's array, or anything that NumPy takes, as a NumPy array; ``name`` is for messages.
+
+    Raises:
+        TypeError, ValueError: NumPy cannot make an array of it.
+    """
+    import numpy as np
+
+    for root in _of_class(type(value)):
+        if root in _names("frameworks") and hasattr(module := _built_in("frameworks", root), "array"):
+            return module.array(value, name).read()
+    return np.asarray(value)
 
 
 def known_formats() -> dict[str, Format]:

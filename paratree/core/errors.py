@@ -92,10 +92,11 @@ class UnsafeFileError(_FileError):
 class NoSuchParamError(ParatreeError, KeyError):
     """The tree holds no parameter of that name; the message names the nearest."""
 
-    def __init__(self, name: str, names: Collection[str], source: str) -> None:
+    def __init__(self, name: str, names: Collection[str], source: str, *, message: str | None = None) -> None:
         self.name = name
-        hint = _nearest(name, names)
-        super().__init__(f"{printable(source)}: no parameter '{printable(name)}'{hint}")
+        if message is None:
+            message = f"{printable(source)}: no parameter '{printable(name)}'{_nearest(name, names)}"
+        super().__init__(message)
 
     def __str__(self) -> str:  # KeyError would print the repr
         return str(self.args[0])

@@ -69,7 +69,9 @@ class Partition(NamedTuple):
     """A tree of immutable arrays, parted into what is trained and what is frozen.
 
     Attributes:
-        mask: the same structure with ``True`` where trained, as ``optax.masked`` takes it.
+        mask: the same structure with ``True`` where trained. ``optax.masked`` alone would hand the gradients
+            of the others on; ``optax.multi_transform({True: tx, False: optax.set_to_zero()}, mask)`` keeps
+            them still. For a model of Flax NNX, a filter, as ``wrt=`` of ``nnx.Optimizer`` takes it.
         trainable: the trained leaves, ``None`` in place of the others; differentiate by these.
         frozen: the frozen leaves, ``None`` in place of the others.
         merge: returns the whole tree of such a pair, ``merge(trainable, frozen)``.

@@ -42,7 +42,14 @@ def _places(tree: ParamTree, names: Iterable[str]) -> list[int]:
 
 
 def tie(source: Any, tree: ParamTree, first: str, others: Sequence[str]) -> Tied:
-    """Return the tree without the others, and the function that puts the first in their places."""
+    """Return the tree without the others, and the function that puts the first in their places.
+
+    Example:
+        >>> tied = pt.tie(params, "embed.kernel", "head.kernel")  # doctest: +SKIP
+        >>> grads = jax.grad(lambda v: loss(tied.expand(v), X))(tied.variables)  # doctest: +SKIP
+        >>> variables = jax.tree.map(lambda v, g: v - 0.1 * g, tied.variables, grads)  # doctest: +SKIP
+        >>> net.apply(tied.expand(variables), X)  # doctest: +SKIP
+    """
     places = _places(tree, others)
     kept, given_up = path_of(source, tree[first].live.place), [path_of(source, place) for place in places]
     whole = mapped(source, lambda place, leaf: place)  # the structure alone: the arrays are not kept alive
@@ -65,6 +72,11 @@ def freeze(source: Any, tree: ParamTree, names: Collection[str], frozen: bool) -
     """Part the tree into what is trained, real parameters that are not frozen, and all else.
 
     Nothing is marked in the arrays, so what is not named is trained; ``frozen=False`` names nothing.
+
+    Example:
+        >>> parted = pt.freeze(params, "encoder.**")  # doctest: +SKIP
+        >>> whole = lambda trainable: parted.merge(trainable, parted.frozen)  # doctest: +SKIP
+        >>> grads = jax.grad(lambda t: loss(whole(t), X))(parted.trainable)  # doctest: +SKIP
     """
     left = set(names) if frozen else set()
     trained = set(
@@ -82,7 +94,10 @@ def freeze(source: Any, tree: ParamTree, names: Collection[str], frozen: bool) -
 
 
 def groups(source: Any, tree: ParamTree, groups: Sequence[Group]) -> Labels:
-    """Return a tree of labels; leaves in no group, as running statistics, are labelled ``"not trained"``."""
+    """Return a tree of labels; leaves in no group, as running statistics, are labelled ``"not trained"``.
+
+    Give that label ``optax.set_to_zero()``.
+    """
     labels = {place: g.label for g in groups for name in g.names for place in places_of(tree, name)}
     options = {group.label: group.options for group in groups}
     labelled = mapped(source, lambda place, leaf: labels.get(place, NOT_TRAINED))

@@ -128,6 +128,8 @@ def _uses(of_reads: Callable[[Read], Any], values: Sequence[Any]) -> list[list[U
 
 
 def _number(value: Any) -> Any:
+    if isinstance(value, tuple | list | dict):
+        raise MismatchError(f"the loss is a {type(value).__name__}; a gradient needs one real number")
     if np.ndim(value) and np.size(value) == 1:
         value = jnp.reshape(value, ())
     real = hasattr(value, "dtype") and jnp.issubdtype(value.dtype, jnp.floating)

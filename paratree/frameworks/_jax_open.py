@@ -195,7 +195,11 @@ def _renaming(collection: str, taken: set[str], add: Add) -> Add:
 def _walk_children(holder: Any, prefix: str, node: _Node, add: Add) -> None:
     if type(holder) is not dict:
         for segment, key, child in children(holder) or ():
-            _walk_child(prefix[:-1] if segment is None else prefix + segment, key, child, node, add)
+            name = prefix[:-1] if segment is None else prefix + segment
+            if type(child) in _ARRAYS:
+                add(name, key, child, node)
+            else:
+                _walk_child(name, key, child, node, add)
         return
     for key, child in holder.items():  # nearly every node is a dict, and there are thousands
         name = prefix + key if type(key) is str else f"{prefix}{key}"
@@ -229,7 +233,8 @@ def _kind_of_key(key: str, dtype: Any) -> str | None:
     """Return the kind of a leaf; ``None`` for what may be a running statistic of Haiku, by its whole name."""
     if dtype_name(dtype).startswith("key<"):
         return OTHER
-    return None if key in _AVERAGE else kind_of(key, dtype_name(dtype))
+    kind = kind_of(key, dtype_name(dtype))
+    return None if kind == PARAMETER and key in _AVERAGE else kind
 
 
 def _kind_in_haiku(name: str) -> str:

@@ -77,15 +77,16 @@ def _of_registered(node: Any) -> list[Child]:
     boxed = is_box(type(node))
     found: list[Child] = []
     for key, child in flattened:
-        segment, end = _step(node, key, child)
+        if type(key) is tree_util.GetAttrKey:
+            segment, end = key.name, f".{key.name}"
+        else:
+            segment, end = _step(node, key, child)
         found.append((None if boxed else segment, end, child))
     return found
 
 
 def _step(node: Any, key: Any, child: Any) -> tuple[str, str]:
     """Return what a child is called, and the end of the expression for it."""
-    if isinstance(key, tree_util.GetAttrKey):
-        return str(key.name), f".{key.name}"
     if isinstance(key, tree_util.SequenceKey):
         return str(key.idx), f"[{key.idx}]"
     if isinstance(key, tree_util.DictKey):

@@ -18,7 +18,7 @@ import numpy as np
 
 from paratree.core.array import Storage
 from paratree.core.dtypes import is_known, numpy_dtype
-from paratree.core.errors import printable
+from paratree.core.errors import UnreadableError, printable
 
 if TYPE_CHECKING:
     from typing import Any
@@ -28,6 +28,25 @@ if TYPE_CHECKING:
 _BFLOAT16 = np.dtype([("bfloat16", np.uint16)])  # what MXNet calls it in NumPy's terms
 _ON_HOST = ("cpu", "cpu_pinned", "cpu_shared")
 _LAID_OUT_ANEW = {"float32": 3, "bfloat16": 3, "int8": 2, "uint8": 2}  # dtype -> from how many axes on
+
+
+class HeldArray:
+    """An MXNet array that is no parameter, to be read once; ``name`` is what messages call it."""
+
+    __slots__ = ("_array", "_name")
+
+    def __init__(self, array: Any, name: str) -> None:
+        self._array, self._name = array, name
+
+    def read(self) -> Values:
+        """Return the values.
+
+        Raises:
+            UnreadableError: NumPy cannot hold them.
+        """
+        if (problem := problem_of(self._array, self._name)) is not None:
+            raise UnreadableError(problem)
+        return values_of(self._array)
 
 
 def shape_of(array: Any) -> tuple[int, ...]:

@@ -51,8 +51,9 @@ def gradients(
     """Differentiate by ``autograd.grad``, in training mode: no ``grad`` of a parameter is touched.
 
     A use is a reading of the parameter by a block (or by the loss itself): for each, an array of zeros is
-    added to what is read, and the gradient by those zeros is what the use adds. To tell uses apart the model
-    is run uncompiled for the time. On several contexts a gradient is the sum over them.
+    added to what is read, and the gradient by those zeros is what the use adds. The model is run uncompiled
+    for the time: a compiled graph reads a shared parameter once, and one of static memory would go on
+    writing gradients to where it wrote these. On several contexts a gradient is the sum over them.
     """
     parameters = [_distinct(tree, name) for name in names]
     whole = [
@@ -78,6 +79,8 @@ def gradients(
 def _recorded(source: Any, loss: Callable[..., Any], batch: tuple[Any, ...], watch: _Watch | None) -> Any:
     """Return the loss with what MXNet has recorded of it."""
     with ExitStack() as stack:
+        if isinstance(source, Block):
+            stack.enter_context(_uncompiled(source))
         if watch is not None:
             spy = _Spy(watch.readings)
             if isinstance(source, Block):
@@ -173,11 +176,21 @@ class _Spy:
 
 @contextmanager
 def _followed(source: Any, spy: _Spy) -> Iterator[None]:
-    """Run the blocks of a model uncompiled, and let the spy know which one is running."""
-    blocks = list({id(owner.block): owner.block for owner in owners(source)}.values())
-    compiled = [block for block in blocks if isinstance(block, HybridBlock) and block._active]
+    """Let the spy know which block of a model is running."""
+    blocks = _blocks(source)
     hooks = [block.register_forward_pre_hook(lambda b, _: spy.running.append(b._alias())) for block in blocks]
     hooks += [block.register_forward_hook(lambda *_: spy.running.pop()) for block in blocks]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.detach()
+
+
+@contextmanager
+def _uncompiled(source: Any) -> Iterator[None]:
+    """Run the blocks of a model as they are written; their compiled graphs are kept for later."""
+    compiled = [block for block in _blocks(source) if isinstance(block, HybridBlock) and block._active]
     for block in compiled:
         block._active = False
     try:
@@ -185,8 +198,10 @@ def _followed(source: Any, spy: _Spy) -> Iterator[None]:
     finally:
         for block in compiled:
             block._active = True
-        for hook in hooks:
-            hook.detach()
+
+
+def _blocks(source: Any) -> list[Any]:
+    return list({id(owner.block): owner.block for owner in owners(source)}.values())
 
 
 @contextmanager

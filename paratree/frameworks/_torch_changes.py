@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from paratree.core.errors import UnsupportedError, printable
+from paratree.core.errors import MismatchError, UnsupportedError, printable
 from paratree.frameworks._torch_tensors import tensor_of
 
 if TYPE_CHECKING:
@@ -60,7 +60,17 @@ def freeze(source: Any, tree: ParamTree, names: Collection[str], frozen: bool) -
 
 def groups(source: Any, tree: ParamTree, groups: Sequence[Group]) -> list[dict[str, Any]]:
     """Return parameter groups as every ``torch.optim`` optimizer takes them."""
-    return [{"params": [tree[name].handle for name in g.names], **g.options} for g in groups]
+    if taken := next((g.label for g in groups if "params" in g.options), None):
+        raise MismatchError(f"the options of {taken} have 'params', which are what the selector chooses")
+    return [
+        {"params": [leaf for name in g.names for leaf in leaves(tree, name)], **g.options} for g in groups
+    ]
+
+
+def leaves(tree: ParamTree, name: str) -> list[torch.Tensor]:
+    """Return the tensors of a tied group: several, if they are one in memory only."""
+    group = next((group for group in tree.ties if name in group), (name,))
+    return list({id(tree[n].handle): tree[n].handle for n in group}.values())
 
 
 def _path(tree: ParamTree, name: str) -> list[str]:
@@ -69,6 +79,10 @@ def _path(tree: ParamTree, name: str) -> list[str]:
 
 
 def _put(source: Any, tree: ParamTree, name: str, tensor: torch.Tensor) -> None:
+    if isinstance(source, torch.jit.ScriptModule):
+        raise UnsupportedError(
+            f"{printable(name)}: a scripted module cannot be rewired; do it before scripting"
+        )
     if isinstance(source, nn.Module):
         *above, key = _path(tree, name)
         setattr(source.get_submodule(".".join(above)), key, tensor)

@@ -9,12 +9,13 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from paratree.core.errors import MismatchError
+from paratree.core.errors import MismatchError, UnsupportedError
 from paratree.core.results import Derivative, Use
+from paratree.frameworks._torch_changes import leaves as leaves_of
 from paratree.frameworks._torch_tensors import TensorArray
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from typing import Any
 
     import numpy as np
@@ -43,7 +44,7 @@ def gradients(
     places: list[int] = []
     leaves: list[torch.Tensor] = []
     for place, name in enumerate(names):
-        for leaf in _leaves(tree, name):
+        for leaf in leaves_of(tree, name):
             places.append(place)
             leaves.append(leaf)
     with ExitStack() as stack:
@@ -73,7 +74,7 @@ def differentiate(
     readings: list[Reading] = []
 
     def read(place: int) -> torch.Tensor:
-        readings.append((place, leaves[place].view_as(leaves[place]), "read"))
+        readings.append((place, torch.ops.aten.alias(leaves[place]), "read"))
         return readings[-1][1]
 
     with torch.enable_grad():
@@ -81,23 +82,20 @@ def differentiate(
     return _derivative(value, leaves, readings if per_use else None)
 
 
-def _leaves(tree: ParamTree, name: str) -> Iterable[torch.Tensor]:
-    """Return the tensors of a tied group: several, if they are one in memory only."""
-    group = next((group for group in tree.ties if name in group), (name,))
-    return {id(tree[n].handle): tree[n].handle for n in group}.values()
-
-
 def _derivative(value: Any, leaves: Sequence[torch.Tensor], readings: Sequence[Reading] | None) -> Derivative:
     if not isinstance(value, torch.Tensor) or value.numel() != 1:
         what = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, torch.Tensor) else repr(value)
         raise MismatchError(f"the loss is {what[:80]}; a gradient needs one number: take its mean or sum")
+    if value.is_complex():
+        raise MismatchError("the loss is a complex number; a gradient needs a real one: take its abs()")
     number = float(value.detach())
     targets = [*leaves, *(tensor for _, tensor, _ in readings or ())]
     if not value.requires_grad:
         found: Sequence[torch.Tensor | None] = [None] * len(targets)
     else:
+        _refuse_reentrant(value)
         found = torch.autograd.grad(value.reshape(()), targets, allow_unused=True)
-    arrays = [None if g is None else TensorArray(g, "gradient").read() for g in found]
+    arrays = [None if g is None else _dense(g) for g in found]
     if readings is None:
         return Derivative(number, arrays, None)
     uses: list[list[Use]] = [[] for _ in leaves]
@@ -105,6 +103,27 @@ def _derivative(value: Any, leaves: Sequence[torch.Tensor], readings: Sequence[R
         if gradient is not None:
             uses[place].append(Use(gradient, by))
     return Derivative(number, arrays[: len(leaves)], uses)
+
+
+def _dense(gradient: torch.Tensor) -> Values:
+    dense = gradient if gradient.layout is torch.strided else gradient.to_dense()
+    return TensorArray(dense, "gradient").read()
+
+
+def _refuse_reentrant(value: torch.Tensor) -> None:
+    """Refuse a checkpoint that runs backward inside backward: autograd.grad cannot look through it."""
+    waiting, seen = [value.grad_fn], set()
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if node.name() == "CheckpointFunctionBackward":
+            raise UnsupportedError(
+                "the loss runs through a reentrant checkpoint, which hides the parameters inside; "
+                "use torch.utils.checkpoint with use_reentrant=False"
+            )
+        waiting += [before for before, _ in node.next_functions]
 
 
 def _merged(found: Derivative, places: Sequence[int], number: int) -> Derivative:
@@ -126,10 +145,9 @@ def _merged(found: Derivative, places: Sequence[int], number: int) -> Derivative
 def _buffers_kept(module: nn.Module) -> Iterator[None]:
     """Put back what a forward pass writes into buffers, as the running statistics of BatchNorm."""
     kept = [
-        (owner, key, buffer, buffer.detach().clone())
+        (owner, key, buffer, None if buffer is None or buffer.is_meta else buffer.detach().clone())
         for owner in module.modules()
         for key, buffer in owner._buffers.items()
-        if buffer is not None and not buffer.is_meta
     ]
     try:
         yield
@@ -137,7 +155,7 @@ def _buffers_kept(module: nn.Module) -> Iterator[None]:
         with torch.no_grad():
             for owner, key, buffer, before in kept:
                 owner._buffers[key] = buffer
-                if not torch.equal(buffer, before):
+                if buffer is not None and before is not None and not torch.equal(buffer, before):
                     buffer.copy_(before)
 
 
@@ -161,7 +179,7 @@ class _Spy(TorchFunctionMode):  # type: ignore[misc]
             place = self._places.get(id(value))
             if place is None:
                 return value
-            self.readings.append((place, value.view_as(value), by))
+            self.readings.append((place, torch.ops.aten.alias(value), by))
             return self.readings[-1][1]
         if type(value) in (list, tuple):
             return type(value)(self._replaced(below, by) for below in value)

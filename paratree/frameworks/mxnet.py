@@ -24,6 +24,7 @@ from paratree.core.layout import GLUON, layout_of
 from paratree.core.names import BUFFER, PARAMETER
 from paratree.core.tree import Origin, Param, ParamTree
 from paratree.frameworks._mxnet_arrays import (
+    HeldArray,
     dtype_name,
     problem_of,
     shape_of,
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
 
     Values = np.ndarray[Any, Any]
 
-__all__ = ["assign", "freeze", "gradients", "groups", "matches", "open", "tie", "untie"]
+__all__ = ["array", "assign", "freeze", "gradients", "groups", "matches", "open", "tie", "untie"]
 
 _OF_RNN = re.compile(r"^[lr]\d+_")  # a fused layer numbers its weights: l0_i2h_weight
 _WRITTEN_BY_FORWARD = ("running_mean", "running_var", "moving_mean", "moving_var")
@@ -93,6 +94,11 @@ def _params(source: Any, notes: list[str]) -> dict[str, Param]:
     if isinstance(source, Parameter):
         return {source.name: _param(source.name, source, "params")}
     return {name: _param(name, parameter, f"params[{name!r}]") for name, parameter in source.items()}
+
+
+def array(value: Any, name: str) -> HeldArray:
+    """Return an MXNet array as what can be read; ``name`` is what messages call it."""
+    return HeldArray(value, name)
 
 
 def _of_block(root: Any, notes: list[str]) -> dict[str, Param]:

@@ -81,7 +81,12 @@ def open(source: Any, *, grads: Any = None) -> ParamTree:
     if isinstance(source, nn.Module):
         params = _of_module(source, held, notes)
     else:
-        params = {p.name: p for p in _of_container(source, held)}
+        params = {}
+        for param in _of_container(source, held):
+            if params.setdefault(param.name, param) is not param:
+                raise MismatchError(
+                    f"{type(source).__name__}: two tensors are named '{printable(param.name)}'"
+                )
     if unknown := [name for name in held or () if name not in params]:
         raise MismatchError(f"grads: no parameter '{printable(unknown[0])}' in {type(source).__name__}")
     for name, gradient in (held or {}).items():

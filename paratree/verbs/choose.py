@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from paratree.core.errors import MismatchError, NoSuchParamError, printable
@@ -10,7 +11,7 @@ from paratree.core.names import PARAMETER
 from paratree.core.tree import Param
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
     from typing import Any, TypeVar
 
     from paratree.core.select import Selector
@@ -40,12 +41,13 @@ class Choice:
         Raises:
             NoSuchParamError: it chooses nothing, or nothing of that kind.
         """
+        _check_selector(selector)
         found: Mapping[str, Param] = self._exactly(selector) if isinstance(selector, str) else {}
         if not found:
             found = self._tree.select(selector)
         chosen = [name for name, param in found.items() if kind is None or param.kind == kind]
         if not chosen:
-            raise _NothingError(self._tree, selector, found.values(), kind)
+            raise _nothing(self._tree, selector, found.values(), kind)
         return list(dict.fromkeys(self.first(name) for name in chosen))
 
     def _exactly(self, name: str) -> Mapping[str, Param]:
@@ -86,32 +88,56 @@ def text_of(selector: Selector) -> str:
     return "|".join(map(text_of, selector))
 
 
-class _NothingError(NoSuchParamError):
-    """A selector that chooses nothing, with what it would have to be."""
+def _nothing(tree: ParamTree, selector: Selector, others: Iterable[Param], kind: str | None) -> Exception:
+    """Return the error that says what a selector that chooses nothing would have to be."""
+    name = text_of(selector) or "an empty selector"
+    if kinds := ", ".join(dict.fromkeys(param.kind for param in others)):
+        message = f"{printable(tree.source)}: '{name}' chooses no {kind}, only: {kinds}"
+    elif isinstance(selector, str):
+        from paratree.verbs.show import unmatched
 
-    def __init__(
-        self, tree: ParamTree, selector: Selector, others: Iterable[Param], kind: str | None
-    ) -> None:
-        self.name = text_of(selector)
-        kinds = ", ".join(dict.fromkeys(param.kind for param in others))
-        if kinds:
-            text = f"{printable(tree.source)}: '{self.name}' chooses no {kind}, only: {kinds}"
-        elif isinstance(selector, str):
-            from paratree.verbs.show import unmatched
+        message = unmatched(tree, selector)
+    else:
+        message = f"{printable(tree.source)}: {name} chooses nothing"
+    return NoSuchParamError(name, tree, tree.source, message=message)
 
-            text = unmatched(tree, selector)
-        else:
-            text = f"{printable(tree.source)}: {self.name} chooses nothing"
-        KeyError.__init__(self, text)
+
+def _check_selector(selector: object) -> None:
+    """Refuse what is no selector.
+
+    Raises:
+        MismatchError: it is neither a text, a pattern, a function, nor an iterable of these.
+    """
+    if isinstance(selector, str | re.Pattern) or callable(selector):
+        return
+    if not isinstance(selector, list | tuple | set | frozenset):
+        kind = type(selector).__name__
+        raise MismatchError(
+            f"a {kind} is no selector; give a name, a glob, a pattern, a function, or a tuple of these"
+        )
+    for part in selector:
+        _check_selector(part)
+
+
+def options_of(given: object, what: str) -> Mapping[Any, Any]:
+    """Return a mapping of selectors, or refuse what is none.
+
+    Raises:
+        MismatchError: it is no mapping.
+    """
+    if not isinstance(given, Mapping):
+        raise MismatchError(
+            f"a {type(given).__name__} is not {what} by selector; give a dict: {{'**.bias': …}}"
+        )
+    return given
+
+
+def is_real(param: Param) -> bool:
+    """Tell whether a parameter is of numbers that can be differentiated by, complex ones included."""
+    return param.dtype.startswith(("float", "bfloat", "complex"))
 
 
 def trained(tree: ParamTree, choice: Choice) -> list[str]:
     """Return the first names of all parameters that training may change: not frozen, and of real numbers."""
-    names = (
-        name
-        for name, param in tree.items()
-        if param.kind == PARAMETER
-        and param.trainable is not False
-        and param.dtype.startswith(("float", "bfloat", "complex"))
-    )
+    names = (n for n, p in tree.items() if p.kind == PARAMETER and p.trainable is not False and is_real(p))
     return list(dict.fromkeys(choice.first(name) for name in names))

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from paratree.core.errors import NoSuchParamError, UnreadableError, UnsupportedError, printable
+from paratree.core.errors import MismatchError, NoSuchParamError, UnreadableError, UnsupportedError, printable
+from paratree.core.tree import Param
 from paratree.registry import find_framework
 from paratree.verbs.choose import Choice, trained
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from paratree.core.results import Use
+    from paratree.core.tree import ParamTree
 
     Values = np.ndarray[Any, Any]
 
@@ -34,14 +36,21 @@ class Gradients(Mapping[str, "Values | None"]):
     """
 
     def __init__(
-        self, loss: float, found: Mapping[str, Values | None], uses: Mapping[str, Sequence[Use]]
+        self,
+        loss: float,
+        found: Mapping[str, Values | None],
+        uses: Mapping[str, Sequence[Use]],
+        tree: ParamTree | None = None,
     ) -> None:
-        self.loss, self.uses, self._found = loss, uses, found
+        self.loss, self.uses, self._found, self._tree = loss, uses, found, tree
 
     def __getitem__(self, name: str) -> Values | None:
-        if name not in self._found:
+        """Return the gradient of a parameter, looked up as the tree does."""
+        known = self._tree.get(name) if self._tree is not None and name not in self._found else None
+        full = known.name if isinstance(known, Param) else name
+        if full not in self._found:
             raise NoSuchParamError(name, self._found, "gradients")
-        return self._found[name]
+        return self._found[full]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._found)
@@ -96,7 +105,11 @@ def gradients(source: Any, loss: Callable[..., Any], *batch: Any, per_use: bool 
     for name in names if found.uses is not None else ():
         _check(name, by_name[name], uses[name])
     ordered = [name for name in tree if name in by_name]
-    return Gradients(found.loss, {n: by_name[n] for n in ordered}, {n: uses[n] for n in ordered if n in uses})
+    if names and all(gradient is None for gradient in by_name.values()):
+        raise MismatchError("the loss depends on no parameter of the model: is it detached, or of another?")
+    return Gradients(
+        found.loss, {n: by_name[n] for n in ordered}, {n: uses[n] for n in ordered if n in uses}, tree
+    )
 
 
 def _check(name: str, total: Values | None, uses: Sequence[Use]) -> None:
@@ -115,7 +128,8 @@ def _check(name: str, total: Values | None, uses: Sequence[Use]) -> None:
     if not np.allclose(added, wanted, rtol=0, atol=rounding * size, equal_nan=True):
         raise UnsupportedError(
             f"{printable(name)}: {len(uses)} uses were seen, and they do not add up to its gradient: "
-            "another use is inside compiled code; run the model uncompiled, or without per_use=True"
+            "another is where it cannot be seen (compiled code, a custom function, a hook that changes "
+            "gradients); run the model without that, or without per_use=True"
         )
 
 

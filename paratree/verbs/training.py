@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from paratree.core.errors import MismatchError
 from paratree.core.names import PARAMETER
 from paratree.core.results import Group, Partition
 from paratree.registry import find_framework
-from paratree.verbs.choose import Choice, text_of, trained
+from paratree.verbs.choose import Choice, is_real, options_of, text_of, trained
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from typing import Any
 
     from paratree.core.select import Selector
@@ -28,7 +29,9 @@ def freeze(source: Any, selector: Selector) -> Any:
     Returns:
         ``source`` itself, changed in place, where parameters are marked: PyTorch (``requires_grad``), Gluon
         (``grad_req="null"``), Keras 3 (``trainable``). For JAX, whose arrays have none, a ``Partition``: an
-        Optax mask, the trained and the frozen leaves, and ``merge``.
+        Optax mask, the trained and the frozen leaves, and ``merge``. For NNX a ``Partition``, too, of which
+        ``mask`` is a filter (``nnx.Optimizer(..., wrt=mask)``, ``nnx.DiffState(0, mask)``) and the parts
+        states.
 
     Raises:
         NoSuchParamError: the selector chooses no parameter.
@@ -61,11 +64,13 @@ def unfreeze(source: Any, selector: Selector) -> Any:
 
 
 def _set(source: Any, selector: Selector, *, frozen: bool) -> Any:
-    whole = source.merge(source.trainable, source.frozen) if isinstance(source, Partition) else source
+    whole = _whole(source)
     framework = find_framework(whole)
     tree = framework.open(whole)
     choice = Choice(tree)
     names = [name for first in choice.names(selector, kind=PARAMETER) for name in choice.group(first)]
+    if not frozen:
+        names = [name for name in names if is_real(tree[name])]
     if not isinstance(source, Partition):
         return framework.freeze(source, tree, names, frozen)
     trained = set(framework.open(source.trainable))
@@ -84,7 +89,7 @@ def groups(source: Any, options: Mapping[Any, Any]) -> Any:
     because a selector forgot it. Frozen parameters and buffers are in no group; a tied one is in one, once.
 
     Args:
-        source: a live model, or a tree of arrays.
+        source: a live model, a tree of arrays, or what ``freeze`` returned for one.
         options: selector -> options, as ``{"**.bias": {"weight_decay": 0.0}}``.
 
     Returns:
@@ -99,15 +104,27 @@ def groups(source: Any, options: Mapping[Any, Any]) -> Any:
     Example:
         >>> torch.optim.AdamW(pt.groups(net, {"**.bias": {"weight_decay": 0.0}}), lr=1e-3)  # doctest: +SKIP
     """
-    framework = find_framework(source)
-    tree = framework.open(source)
+    whole = _whole(source)
+    framework = find_framework(whole)
+    tree = framework.open(whole)
     choice = Choice(tree)
-    chosen = choice.each(options, kind=PARAMETER)
+    chosen = choice.each(options_of(options, "options"), kind=PARAMETER)
+    for selector, given in options.items():
+        if not isinstance(given, Mapping):
+            raise MismatchError(
+                f"the options of {text_of(selector)} are a {type(given).__name__}; give a dict"
+            )
     names = trained(tree, choice)
+    if isinstance(source, Partition):
+        names = [name for name in names if name in framework.open(source.trainable)]
     found = [
         Group(text_of(selector), tuple(n for n in names if n in chosen and chosen[n][0] is selector), given)
         for selector, given in options.items()
     ]
     if rest := tuple(name for name in names if name not in chosen):
         found.append(Group(DEFAULT, rest, {}))
-    return framework.groups(source, tree, found)
+    return framework.groups(whole, tree, found)
+
+
+def _whole(source: Any) -> Any:
+    return source.merge(source.trainable, source.frozen) if isinstance(source, Partition) else source

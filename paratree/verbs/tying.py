@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 def tie(source: Any, first: str, *others: str) -> Any:
     """Make every one of ``others`` the parameter ``first``: they change together, and count once.
 
+    An optimizer that was made before still holds the parameters given up: make it anew.
+
     Args:
         source: a live model, or a tree of arrays.
         first: name of the parameter that stays.
@@ -45,7 +47,8 @@ def tie(source: Any, first: str, *others: str) -> Any:
     tied = {name: group for group in tree.ties for name in group}
     for param in given_up:
         pair = f"{printable(kept.name)} and {printable(param.name)}"
-        if param is kept or (param.name in tied.get(kept.name, ()) and not tree.immutable):
+        one = param.name in tied.get(kept.name, ()) and param.handle is kept.handle
+        if param is kept or (one and not tree.immutable):
             raise MismatchError(
                 f"{printable(kept.name)} and {printable(param.name)} are one parameter already"
             )
@@ -57,6 +60,8 @@ def tie(source: Any, first: str, *others: str) -> Any:
 
 def untie(source: Any, *names: str) -> Any:
     """Give each name a parameter of its own, of the value that it has now.
+
+    An optimizer that was made before does not know the new parameters: make it anew.
 
     Args:
         source: a live model, or a tree of arrays.
@@ -76,6 +81,8 @@ def untie(source: Any, *names: str) -> Any:
     """
     framework = find_framework(source)
     tree = framework.open(source)
+    if not names:
+        raise MismatchError("name at least one parameter to untie")
     chosen = dict.fromkeys(_param(tree, name).name for name in names)
     tied = {name: group for group in tree.ties for name in group}
     for name in chosen:

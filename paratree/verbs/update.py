@@ -8,8 +8,8 @@ import numpy as np
 
 from paratree.core.dtypes import numpy_dtype
 from paratree.core.errors import MismatchError, UnreadableError, printable
-from paratree.registry import find_framework
-from paratree.verbs.choose import Choice
+from paratree.registry import array_of, find_framework
+from paratree.verbs.choose import Choice, options_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -43,7 +43,7 @@ def update(source: Any, values: Mapping[Any, Any]) -> Any:
     """
     framework = find_framework(source)
     tree = framework.open(source)
-    chosen = Choice(tree).each(values)
+    chosen = Choice(tree).each(options_of(values, "values"))
     new = {name: _fitting(tree[name], value) for name, (_, value) in chosen.items()}
     return framework.assign(source, tree, new)
 
@@ -53,7 +53,15 @@ def _fitting(param: Param, value: Any) -> Values:
         raise UnreadableError(param.array.problem)
     if callable(value):
         value = value(np.array(param.value))
-    name, given, dtype = printable(param.name), np.asarray(value), numpy_dtype(param.dtype)
+    name, dtype = printable(param.name), numpy_dtype(param.dtype)
+    try:
+        given = array_of(value, f"the new value of {param.name}")
+    except (TypeError, ValueError, OverflowError) as error:
+        if isinstance(error, UnreadableError):
+            raise
+        raise MismatchError(f"{name}: a {type(value).__name__} is no array of numbers") from None
+    if given.dtype.kind in "OUS":
+        raise MismatchError(f"{name}: a {type(value).__name__} is no array of numbers")
     if given.shape not in (param.shape, ()):
         raise MismatchError(
             f"{printable(param.name)}: its shape is {param.shape}, the new value's {given.shape}"
@@ -65,6 +73,8 @@ def _fitting(param: Param, value: Any) -> Values:
     with np.errstate(over="ignore"):
         cast = given.astype(dtype)
     if _rank(dtype) == _INTEGER and not (cast == given).all():
+        raise MismatchError(f"{name}: a new value is out of the range of {dtype}")
+    if _rank(dtype) == _REAL and np.isinf(cast).sum() > np.isinf(given).sum():
         raise MismatchError(f"{name}: a new value is out of the range of {dtype}")
     return np.broadcast_to(cast, param.array.shape)  # type: ignore[arg-type]
 

@@ -320,7 +320,7 @@ def test_update_through_one_name_changes_the_other(tied):
     [
         ({"2.weight": np.zeros((8, 1))}, pt.MismatchError, r"2.weight: its shape is \(1, 8\), .* \(8, 1\)"),
         ({"2.weight": 1j}, pt.MismatchError, "complex128 does not fit into float32"),
-        ({"2.weight": "text"}, pt.MismatchError, "does not fit into float32"),
+        ({"2.weight": "text"}, pt.MismatchError, "a str is no array of numbers"),
         ({"2.wieght": 0}, pt.NoSuchParamError, "did you mean '2.weight'"),
         ({"9.*": 0}, pt.NoSuchParamError, "nothing fits '9.*'"),
         ({"2.*": 0, "*.bias": 1}, pt.MismatchError, r"2.bias: chosen twice, by 2.\* and by \*.bias"),

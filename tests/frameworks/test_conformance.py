@@ -9,7 +9,10 @@ from paratree.testing import CHECKS, check
 FRAMEWORKS = {  # module of cases -> what it needs
     "flax": ["flax"],
     "jax": ["jax", "equinox", "haiku", "optax"],
+    "keras": ["keras 3", "its backend"],
     "mxnet": ["mxnet"],
+    "tensorflow": ["tensorflow"],
+    "tf_keras": ["tf_keras"],
     "torch": ["torch"],
 }
 

@@ -305,3 +305,22 @@ def test_a_model_without_values_is_refused_by_the_first_name():
     net.initialize()
     with pytest.raises(pt.UnreadableError, match=r"^weight: not initialised yet; run the model once"):
         pt.gradients(net, squares, X)
+
+
+def test_a_compiled_net_of_static_memory_learns_after_its_gradients_were_taken():
+    net = nn.HybridSequential()
+    net.add(nn.Dense(8), nn.Dense(1))
+    net.initialize()
+    net.hybridize(static_alloc=True, static_shape=True)
+    batch = mx.nd.ones((3, 4))
+    net(batch)
+    pt.gradients(net, lambda net, x: ((net(x) - 1) ** 2).mean(), batch)
+    trainer = mx.gluon.Trainer(net.collect_params(), "sgd", {"learning_rate": 0.1})
+    losses = []
+    for _ in range(3):
+        with mx.autograd.record():
+            loss = ((net(batch) - 1) ** 2).mean()
+        loss.backward()
+        trainer.step(1)
+        losses.append(float(loss.asscalar()))
+    assert losses[0] > losses[1] > losses[2]

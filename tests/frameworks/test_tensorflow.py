@@ -84,11 +84,20 @@ def test_what_holds_no_variable_is_refused(other):
 # Values
 
 
-@pytest.mark.parametrize(
-    "dtype",
-    ["float16", "float32", "float64", "bfloat16", "complex64", "complex128", "bool", "int8", "int16", "int32"]
-    + ["int64", "uint8", "uint16", "uint32", "uint64", "float8_e5m2", "float8_e4m3fn"],
-)
+DTYPES = [
+    "float16",
+    "float32",
+    "float64",
+    "bfloat16",
+    "complex64",
+    "complex128",
+    "float8_e5m2",
+    "float8_e4m3fn",
+]
+DTYPES += ["bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
 def test_every_dtype_that_numpy_has_reads_as_it_is(dtype):
     values = tf.cast(tf.reshape(tf.range(6.0), (2, 3)), dtype)
     param = pt.open([tf.Variable(values)])["0"]
@@ -150,7 +159,7 @@ def test_opening_reads_no_value(monkeypatch):
     for name in ("numpy", "value", "read_value"):
         monkeypatch.setattr(kind, name, lambda *_: pytest.fail("a value was read"))
     tree = pt.open(net)
-    assert [p.shape for p in tree.values()][:1] == [(0, 3)] or len(tree) > 5
+    assert [p.shape for p in tree.values()] == [tuple(v.shape) for v in net.variables]
     assert tree.ties == ()
 
 

@@ -88,7 +88,7 @@ def test_uses_hidden_in_a_script_are_refused_and_their_sum_is_not():
     net = torch.jit.trace(nn.Sequential(shared, nn.Tanh(), shared), torch.rand(2, 3))
     batch = torch.rand(2, 3)
     assert pt.gradients(net, lambda net, x: net(x).sum(), batch)["0.weight"].any()
-    with pytest.raises(pt.UnsupportedError, match=r"0 uses were seen, .* run the model uncompiled"):
+    with pytest.raises(pt.UnsupportedError, match=r"0 uses were seen, .* \(compiled code, a custom function"):
         pt.gradients(net, lambda net, x: net(x).sum(), batch, per_use=True)
 
 
@@ -189,7 +189,17 @@ def test_one_parameter():
     assert np.shares_memory(tree["parameter"].value, parameter.detach().numpy())
 
 
-@pytest.mark.parametrize("source", [{"a": {}}, [("a", 1)], {"epoch": 3}, (), nn.Linear])
+def test_two_tensors_of_one_name_are_refused():
+    with pytest.raises(pt.MismatchError, match="two tensors are named 'a'"):
+        pt.open([("a", torch.zeros(1)), ("a", torch.ones(1))])
+
+
+def test_a_class_is_refused_with_the_next_step():
+    with pytest.raises(pt.UnknownSourceError, match="Linear is a class; give a model made of it"):
+        pt.open(nn.Linear)
+
+
+@pytest.mark.parametrize("source", [{"a": {}}, [("a", 1)], {"epoch": 3}, ()])
 def test_a_container_without_a_tensor_is_refused(source):
     with pytest.raises(pt.UnknownSourceError):
         pt.open(source)
