@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from paratree.core.select import tests_of as compiled
 from paratree.verbs.fold import fold, split_all
+from tests.verbs.trees import listed
 
-NO_ALIAS = listed("w")  # a selector asks a parameter for its other names
+ANY = listed("w")  # a selector asks a parameter for its other names
 
 SEGMENTS = st.sampled_from(
     [
@@ -75,7 +76,7 @@ def test_a_folded_name_selects_what_it_stands_for(pieces):
         if set(row.times) - {1}:
             fits = compiled("".join(row.path), role=None, kind=None, dtype=None, ndim=None)
             meant = {name.replace("/", ".") for name in expanded(row)}
-            assert [n for n in names if fits(n, NO_ALIAS)] == [n for n in names if n.replace("/", ".") in meant]
+            assert [n for n in names if fits(n, ANY)] == [n for n in names if n.replace("/", ".") in meant]
 
 
 @given(NAMES)
