@@ -153,7 +153,7 @@ class Param:
             raise UnreadableError(
                 f"{printable(self.name)}: NumPy does not export {self.dtype} through DLPack; use .value"
             )
-        return value
+        return value if value.flags.writeable else value.copy()  # DLPack cannot say read-only everywhere
 
     def __repr__(self) -> str:
         shape = " × ".join("?" if n is None else str(n) for n in self.shape) or "scalar"

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import keras
 
+from paratree.core.errors import UnsupportedError
 from paratree.frameworks._keras_arrays import backend
 
 if TYPE_CHECKING:
@@ -37,8 +38,14 @@ def gradients(
     values = [tree[name].handle._value for name in names]
 
     def function(read: Callable[[int], Any]) -> Any:
-        with _Readings(places, read):
-            return loss(source, *batch)
+        with _Readings(places, read) as readings:
+            value = loss(source, *batch)
+        if places and not readings.seen:
+            raise UnsupportedError(
+                "the loss reads no parameter of the model: what was compiled before (jax.jit, torch.compile) has old "
+                "values in it; call the model itself in the loss"
+            )
+        return value
 
     found: Derivative = backend().differentiate(function, values, per_use)
     return found
@@ -50,10 +57,12 @@ class _Readings(keras.StatelessScope):  # type: ignore[misc]
     def __init__(self, places: Mapping[int, int], read: Callable[[int], Any]) -> None:
         super().__init__()
         self._places, self._read = places, read
+        self.seen = False
 
     def get_current_value(self, variable: Any) -> Any:
         """Return what was assigned in this scope, or another reading of the parameter."""
         assigned = super().get_current_value(variable)
         if assigned is not None or id(variable) not in self._places:
             return assigned
+        self.seen = True
         return self._read(self._places[id(variable)])

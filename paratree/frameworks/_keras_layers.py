@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from paratree.core.errors import UnreadableError, printable
 from paratree.core.layout import KERAS, KERAS_PARTS, keras_layout
-from paratree.frameworks._keras_labels import keys_of, path_to
+from paratree.frameworks._keras_labels import held_in, keys_of, path_to
 from paratree.frameworks._keras_unbuilt import is_statistic
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ class Dialect(NamedTuple):
         uses: layers that a model uses, each as often as it does, if it says so.
         children: sublayers, in Keras's order; one may come several times.
         own_first: whether a layer's own variables come before those of its sublayers; ``None``: always.
+        weights: what Keras lists as the ``weights`` of a layer; nothing if it refuses to before it is built.
         ordered: variables of a layer and its sublayers in Keras's order, where the walk has another.
         path: Keras's own name of a variable, its parts separated by slashes.
         array: array of a variable, given its name.
@@ -50,6 +51,7 @@ class Dialect(NamedTuple):
     uses: Callable[[Any], Sequence[Any]]
     children: Callable[[Any], Sequence[Any]]
     own_first: Callable[[Any], bool] | None
+    weights: Callable[[Any], Sequence[Any]]
     ordered: Callable[[Any], Sequence[Any] | None]
     path: Callable[[Any], str]
     array: Callable[[Any, str], LazyArray]
@@ -102,8 +104,11 @@ class Place:
         native, layer, positions = self.top
         if id(variable) not in positions:
             positions.clear()
-            positions.update({id(weight): i for i, weight in enumerate(layer.weights)})
-        return f"{native}.weights[{positions[id(variable)]}]"
+            positions.update({id(weight): i for i, weight in enumerate(self.dialect.weights(layer))})
+        if id(variable) in positions:
+            return f"{native}.weights[{positions[id(variable)]}]"
+        step = next((held.step for held in held_in(self.layer) if held.value is variable), "")
+        return native + path_to(layer, self.above) + step
 
 
 class Weight:

@@ -59,10 +59,10 @@ def _add(walk: _Walk, place: Place) -> None:
     if own_first:
         _add_own(walk, place)
     _add_children(walk, place, list({id(child): child for child in children}.values()))
-    if (ordered := dialect.ordered(layer)) is not None:
-        _sort(walk.params, start, {id(variable): i for i, variable in enumerate(ordered)})
     if not own_first:
         _add_own(walk, place)
+    if (ordered := dialect.ordered(layer)) is not None:
+        _sort(walk.params, start, {id(variable): i for i, variable in enumerate(ordered)})
     _note_uses(walk, dialect.uses(layer))
 
 

@@ -58,7 +58,7 @@ class VariableArray:
         return f"{printable(self.name)}: {words}"
 
     def read(self, index: Index = ...) -> Values:
-        """Return a copy of the values at a basic index.
+        """Return a copy of the values at a basic index, read-only: writing to it would change no variable.
 
         Raises:
             IndexError: the index does not fit the shape.
@@ -69,10 +69,13 @@ class VariableArray:
         if (problem := self.problem) is not None:
             raise UnreadableError(problem)
         values = np.asarray(self.variable.numpy())
+        values.flags.writeable = False
         if index is ...:
             return values
         basic_index(index, values.shape)  # refuses what would be another reading than in every framework
-        return np.asarray(values[index])
+        part = np.asarray(values[index])
+        part.flags.writeable = False
+        return part
 
 
 def inner(variable: Any) -> Any:
@@ -119,6 +122,13 @@ class _Same:
 def dense(gradient: Any) -> Any:
     """Return a gradient as a tensor: that of an embedding comes as rows and their places."""
     return tf.convert_to_tensor(gradient)
+
+
+def lists_variables(tracked: Any) -> bool:
+    """Tell whether what an object tracks is a list or dict with variables in it."""
+    if not isinstance(tracked, tf.__internal__.tracking.TrackableDataStructure):
+        return False
+    return any(isinstance(value, tf.Variable) for value in tracked._values)
 
 
 def new_like(variable: Any, values: Values, name: str) -> Any:

@@ -122,6 +122,7 @@ _DIALECT = Dialect(
     uses=_uses,
     children=attrgetter("_layers"),
     own_first=None,
+    weights=attrgetter("weights"),
     ordered=lambda layer: None,
     path=attrgetter("path"),
     array=KerasArray,

@@ -16,7 +16,7 @@ from paratree.frameworks._held_outside import give
 from paratree.frameworks._keras_layers import Dialect
 from paratree.frameworks._keras_walk import params_of
 from paratree.frameworks._tensorflow_gradients import differentiate_variables
-from paratree.frameworks._tensorflow_variables import VariableArray, dense, dtype_of, inner
+from paratree.frameworks._tensorflow_variables import VariableArray, dense, dtype_of, inner, lists_variables
 from paratree.frameworks._tf_keras_changes import assign, freeze, groups, path_of, tie, untie
 
 if TYPE_CHECKING:
@@ -108,13 +108,20 @@ def _children(layer: Any) -> list[Any]:
 
 
 def _ordered(layer: Any) -> Sequence[Any] | None:
-    """Return the weights of a layer with sublayers, of which Keras 2 lists those that are trained first."""
-    if isinstance(layer, tf_keras.Model) or not _children(layer):
+    """Return the weights where Keras 2 has an order of its own.
+
+    Of a layer with sublayers it lists first what is trained; of a model, lists of variables among the layers.
+    """
+    if isinstance(layer, tf_keras.Model) and not any(map(lists_variables, layer._self_tracked_trackables)):
         return None
+    return _weights(layer) or None
+
+
+def _weights(layer: Any) -> Sequence[Any]:
     try:
         weights: Sequence[Any] = layer.weights
-    except ValueError:  # Keras lists no weights of a model in it that is not built
-        return None
+    except ValueError:  # Keras lists no weights of a model, nor of one in a layer, that is not built
+        return ()
     return weights
 
 
@@ -134,6 +141,7 @@ _DIALECT = Dialect(
     uses=_uses,
     children=_children,
     own_first=lambda layer: not isinstance(layer, tf_keras.Model),
+    weights=_weights,
     ordered=_ordered,
     path=path_of,
     array=lambda variable, name: VariableArray(inner(variable), name),

@@ -126,14 +126,12 @@ def test_a_change_that_keras_makes_is_seen(net):
 
 def test_the_value_shares_memory_where_the_backend_lets_it(net):
     param = pt.open(net)["dense.kernel"]
-    before = np.array(param.value)
-    if BACKEND == "jax":
+    if BACKEND != "torch":  # a copy, or memory that nobody may change
         with pytest.raises(ValueError, match="read-only"):
             param.value[0, 0] = 42
         return
     param.value[0, 0] = 42
-    seen = ops.convert_to_numpy(net.layers[1].kernel)[0, 0]
-    assert seen == (42 if BACKEND == "torch" else before[0, 0])
+    assert ops.convert_to_numpy(net.layers[1].kernel)[0, 0] == 42
 
 
 def test_the_gradient_is_none_before_backpropagation_and_then_keras_own(net):

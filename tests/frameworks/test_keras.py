@@ -425,6 +425,25 @@ def test_gradients_of_a_compiled_model_with_jit():
     np.testing.assert_allclose(found["a.kernel"], theirs[0], rtol=1e-6)
 
 
+def test_gradients_of_a_loss_that_was_compiled_before():
+    net = built(layers.Dense(3, name="a"))
+    theirs = cases.numbers(cases.own_gradients(net, X)[0])
+    if BACKEND == "jax":
+        import jax
+
+        loss = jax.jit(lambda x: cases.squares(net, x))
+        loss(X)  # JAX keeps the values of now in what it compiles
+        with pytest.raises(pt.UnsupportedError, match=r"reads no parameter .* call the model itself"):
+            pt.gradients(net, lambda net, x: loss(x), X)
+        return
+    import_module(BACKEND)
+    compiled = sys.modules[BACKEND].function(cases.squares) if BACKEND == "tensorflow" else cases.squares
+    compiled(net, X)
+    found = pt.gradients(net, compiled, X, per_use=True)
+    np.testing.assert_allclose(found["a.kernel"], theirs, rtol=1e-6)
+    np.testing.assert_allclose(found.uses["a.kernel"][0].gradient, theirs, rtol=1e-6)
+
+
 def test_a_frozen_parameter_has_no_gradient():
     net = built(layers.Dense(3, name="a"), layers.Dense(2, name="b"))
     pt.freeze(net, "a.kernel")

@@ -157,6 +157,29 @@ def test_a_subclassed_model_with_variables_lists_and_modules():
     assert {"gain", "steps.0", "inner.w", "x.kernel", "first.bias"} <= set(tree)
 
 
+def test_what_a_model_has_before_it_is_called_has_an_expression():
+    class Net(tf_keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.gain = tf.Variable(1.0)
+            self.steps = [tf.Variable(2.0)]
+            self.first = layers.Dense(3, name="first")
+
+    net = Net()
+    tree = pt.open(net)
+    assert list(tree) == ["first.kernel", "first.bias", "gain", "steps.0"]
+    for param in tree.values():
+        assert eval(param.native, {"net": net}) is param.handle
+
+
+def test_densenet_of_keras_applications():
+    net = tf_keras.applications.DenseNet121(weights=None, input_shape=(32, 32, 3), classes=10)
+    tree = pt.open(net)
+    assert handles(tree) == ids(net.weights)
+    assert list(tree) == [v.name.removesuffix(":0").replace("/", ".") for v in net.weights]
+    assert tree.size + tree.totals["buffer"].size == net.count_params()
+
+
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
 def test_mixed_precision_shows_what_is_stored(policy):
     layer = layers.Dense(3, dtype=policy, name="out")
