@@ -42,8 +42,8 @@ def gradients(
             value = loss(source, *batch)
         if places and not readings.seen:
             raise UnsupportedError(
-                "the loss reads no parameter of the model: what was compiled before (jax.jit, torch.compile) has old "
-                "values in it; call the model itself in the loss"
+                "the loss reads no parameter of the model: what was compiled before (jax.jit, torch.compile) "
+                "has old values in it; call the model itself in the loss"
             )
         return value
 

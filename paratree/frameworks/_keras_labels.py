@@ -131,9 +131,15 @@ def _inside_of(holder: Any, key: Any, step: str, label: str, value: Any) -> Iter
 
 
 def path_to(top: Any, above: Sequence[Any]) -> str:
-    """Return the steps from a layer, by attributes, down to the last of the layers around a variable."""
+    """Return the steps from a layer down to the last of the layers around a variable."""
     start = next(i for i, layer in enumerate(above) if layer is top)
-    steps = ""
-    for holder, layer in zip(above[start:], above[start + 1 :], strict=False):
-        steps += next((held.step for held in held_in(holder) if held.value is layer), "")
-    return steps
+    pairs = zip(above[start:], above[start + 1 :], strict=False)
+    return "".join(_step(holder, layer) for holder, layer in pairs)
+
+
+def _step(holder: Any, layer: Any) -> str:
+    listed = enumerate(getattr(holder, "layers", ()))  # of a model; a layer has its layers in attributes
+    place = next((i for i, each in listed if each is layer), None)
+    if place is not None:
+        return f".layers[{place}]"
+    return next((held.step for held in held_in(holder) if held.value is layer), "")

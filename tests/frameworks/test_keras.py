@@ -241,6 +241,21 @@ def test_what_is_foretold_comes_true(layer, shape):
         assert before[name].native == param.native
 
 
+def test_layers_of_nested_models_that_are_not_built_have_expressions():
+    class Net(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.both = layers.Bidirectional(layers.LSTM(3), name="both")
+            self.inner = keras.Sequential([layers.Flatten(), layers.Dense(4, name="a")], name="inner")
+
+    net = Net()
+    tree = pt.open(net)
+    assert len(tree) == 8
+    for param in tree.values():
+        assert eval(param.native, {"net": net}) is param.handle is param.live.place.layer
+    assert tree["inner.a.bias"].native == "net.layers[1].layers[1]"
+
+
 def test_layers_that_do_not_say_are_noted_and_layers_without_parameters_are_not():
     class Mine(layers.Layer):
         def build(self, shape):
