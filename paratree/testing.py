@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     Values = np.ndarray[Any, Any]
 
+_ZERO = 1e-4  # of the largest gradient: below, a gradient is what rounding leaves of zero
 _RELATIVE = 1e-6  # between a tied gradient and the sum of its uses, in float32
 
 
@@ -269,7 +270,9 @@ def check_gradients(case: Case) -> None:
     assert _all_bytes(open_tree(source)) == before, f"{case.name}: taking gradients changed the model"
     _equal(case, "the losses", plain.loss, found.loss)
     tree = open_tree(source)
-    for name, theirs in case.loss.gradients(case.build()).items():
+    own = case.loss.gradients(case.build())
+    largest = max((_size(gradient) for gradient in own.values() if gradient is not None), default=0.0)
+    for name, theirs in own.items():
         ours = found[name]
         for name_of_it in next((group for group in tree.ties if name in group), (name,)):
             assert found[name_of_it] is ours, f"{case.name}: {name} and {name_of_it} have one gradient"
@@ -278,10 +281,10 @@ def check_gradients(case: Case) -> None:
         )
         if theirs is None or ours is None:
             continue
-        _close(case, name, ours, theirs)
-        _close(case, name, plain[name], theirs)  # type: ignore[arg-type]
+        _close(case, name, ours, theirs, largest)
+        _close(case, name, plain[name], theirs, largest)  # type: ignore[arg-type]
         added = sum((use.gradient for use in found.uses[name]), np.zeros_like(theirs))
-        _close(case, f"the uses of {name}", added, theirs)
+        _close(case, f"the uses of {name}", added, theirs, largest)
     for name, number in case.loss.uses.items():
         _equal(case, f"the number of uses of {name}", len(found.uses[name]), number)
 
@@ -339,9 +342,14 @@ def _equal(case: Case, what: str, ours: object, theirs: object) -> None:
     assert ours == theirs, f"{case.name}: {what}: {ours!r} here, {theirs!r} by the framework"
 
 
-def _close(case: Case, what: str, ours: Values, theirs: Values) -> None:
+def _size(values: Values) -> float:
+    wide = np.complex128 if values.dtype.kind == "c" else np.float64
+    return float(np.abs(values.astype(wide)).max(initial=0.0))
+
+
+def _close(case: Case, what: str, ours: Values, theirs: Values, largest: float) -> None:
     wide = np.complex128 if theirs.dtype.kind == "c" else np.float64
-    size = np.abs(theirs.astype(wide)).max(initial=0.0)
+    size = _size(theirs) if _size(theirs) > _ZERO * largest else largest
     tolerance = _RELATIVE if theirs.dtype.name in ("float32", "float64") else 2e-2
     assert ours.shape == theirs.shape, (
         f"{case.name}: {what}: {ours.shape} here, {theirs.shape} by the framework"

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     Values = np.ndarray[Any, Any]
 
 _ROUNDING = 1e-3  # relative: far above float32 sums in another order, far below a use that is missing
+_NOISE = 1e-6  # of the largest gradient: what is left of one that is zero, as a bias before BatchNorm has
 
 
 class Gradients(Mapping[str, "Values | None"]):
@@ -102,8 +103,9 @@ def gradients(source: Any, loss: Callable[..., Any], *batch: Any, per_use: bool 
             by_name[name] = found.gradients[place]
             if found.uses is not None:
                 uses[name] = tuple(found.uses[place])
+    largest = max((_largest(gradient) for gradient in by_name.values() if gradient is not None), default=0.0)
     for name in names if found.uses is not None else ():
-        _check(name, by_name[name], uses[name])
+        _check(name, by_name[name], uses[name], largest)
     ordered = [name for name in tree if name in by_name]
     if names and all(gradient is None for gradient in by_name.values()):
         raise MismatchError("the loss depends on no parameter of the model: is it detached, or of another?")
@@ -112,7 +114,7 @@ def gradients(source: Any, loss: Callable[..., Any], *batch: Any, per_use: bool 
     )
 
 
-def _check(name: str, total: Values | None, uses: Sequence[Use]) -> None:
+def _check(name: str, total: Values | None, uses: Sequence[Use], largest: float) -> None:
     """Make sure that the uses are all there: they add up to what the framework itself says of the whole.
 
     Raises:
@@ -123,14 +125,20 @@ def _check(name: str, total: Values | None, uses: Sequence[Use]) -> None:
     parts = [_wide(use.gradient) for use in uses]
     wanted = np.zeros(()) if total is None else _wide(total)
     added = sum(parts, np.zeros(wanted.shape))
-    size = max(np.abs(part).max(initial=0.0) for part in (wanted, *parts))
+    size = max(_largest(part) for part in (wanted, *parts))
     rounding = max(_ROUNDING, 2 * len(uses) * _epsilon(total))
-    if not np.allclose(added, wanted, rtol=0, atol=rounding * size, equal_nan=True):
+    if not np.allclose(added, wanted, rtol=0, atol=max(rounding * size, _NOISE * largest), equal_nan=True):
         raise UnsupportedError(
             f"{printable(name)}: {len(uses)} uses were seen, and they do not add up to its gradient: "
             "another is where it cannot be seen (compiled code, a custom function, a hook that changes "
             "gradients); run the model without that, or without per_use=True"
         )
+
+
+def _largest(values: Values) -> float:
+    """Return the largest size of a number; those that are none do not count."""
+    sizes = np.abs(_wide(values))
+    return float(sizes.max(initial=0.0, where=np.isfinite(sizes)))
 
 
 def _wide(values: Values) -> Values:
