@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 
 import paratree as pt
-from paratree.frameworks import jax as adapter
 
 jax = pytest.importorskip("jax", reason="could not import jax; these tests need it")
 eqx = pytest.importorskip("equinox", reason="could not import equinox; these tests need it")
 hk = pytest.importorskip("haiku", reason="could not import haiku; these tests need it")
 optax = pytest.importorskip("optax", reason="could not import optax; these tests need it")
+
+from paratree.frameworks import jax as adapter  # noqa: E402 -- it imports JAX
 
 jnp = jax.numpy
 KEY = jax.random.key(0)
