@@ -213,9 +213,7 @@ def test_a_child_that_is_no_attribute_has_an_expression_too():
         assert eval(param.native, {"net": net}) is param.handle
 
 
-@pytest.mark.parametrize(
-    "other", [nn.Dense, mx.nd.ones((2,)), mx.sym.var("x")], ids=["class", "array", "symbol"]
-)
+@pytest.mark.parametrize("other", [mx.nd.ones((2,)), mx.sym.var("x")], ids=["array", "symbol"])
 def test_what_is_no_block_is_refused_by_name(other):
     with pytest.raises(pt.UnknownSourceError, match=r"not a model of any of: .*mxnet"):
         pt.open(other)

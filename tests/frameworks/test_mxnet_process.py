@@ -90,20 +90,3 @@ from tests.mxnet_numpy import mxnet
 print(vars(numpy).get("__getattr__") is before[0], has() == before[1])
 """
     assert run("-c", code) == "True True\n"
-
-
-def test_the_example_of_the_chapter_runs_and_its_net_learns():
-    lines = run("-m", "tests.mxnet_numpy", "examples/parameter_management/mxnet_chapter.py").splitlines()
-    for line in (
-        "  0.weight                    8 × ?     float32",
-        "  49 values, 196 bytes",
-        "  net[1].bias is a Parameter: (1,) float32",
-        "  7 biases, 60 values",
-        "  one parameter under 2 names: 1.weight, 2.weight",
-        "  6 parameters, 121 values: the shared layer counts once",
-        "  a change through 2.weight is seen through 1.weight: 0.1",
-        "  its gradient is the sum of its two uses: True",
-    ):
-        assert line in lines
-    assert lines[-1].startswith("  the loss fell from ")
-    assert lines[-1].endswith(": True")
