@@ -42,20 +42,17 @@ def params_of(root: Any, dialect: Dialect, tops: Mapping[int, str], notes: list[
     collects = gc.isenabled()
     gc.disable()  # all that is made here is kept: to look for garbage in it takes half the time of the walk
     try:
-        _add(walk, Place(dialect, root, None, "", "", ("net", root, {})))
+        walk.seen[id(root)] = ""
+        _add(walk, Place(dialect, root, None, "", "", ("net", root, {})), dialect.children(root))
     finally:
         if collects:
             gc.enable()
     return walk.params
 
 
-def _add(walk: _Walk, place: Place) -> None:
-    dialect, layer = walk.dialect, place.layer
-    walk.seen[id(layer)] = place.prefix
-    if not (children := dialect.children(layer)):
-        _add_own(walk, place)
-        return
-    own_first, start = dialect.own_first is None or dialect.own_first(layer), len(walk.params)
+def _add(walk: _Walk, place: Place, children: Sequence[Any]) -> None:
+    dialect, layer, start = walk.dialect, place.layer, len(walk.params)
+    own_first = dialect.own_first is None or dialect.own_first(layer)
     if own_first:
         _add_own(walk, place)
     _add_children(walk, place, list({id(child): child for child in children}.values()))
@@ -66,17 +63,28 @@ def _add(walk: _Walk, place: Place) -> None:
     _note_uses(walk, dialect.uses(layer))
 
 
-def _add_children(walk: _Walk, place: Place, children: Sequence[Any]) -> None:
-    dialect, prefix, above, seen, tops = walk.dialect, place.prefix, place.top, walk.seen, walk.tops
-    for child, name in zip(children, child_names(place.layer, children), strict=True):
-        first = seen.get(id(child))
-        if first is None:
-            expression = tops.get(id(child))
-            top: Top = above if expression is None else (expression, child, {})
-            _add(walk, Place(dialect, child, place, name, f"{prefix}{name}.", top))
-        elif any(listed.startswith(first) for listed in walk.params):
-            listed_as = f"{printable(first[:-1])}: one layer, listed once"
-            walk.notes.append(f"{printable(prefix + name)} is {listed_as}")
+def _add_children(walk: _Walk, place: Place, layers: Sequence[Any]) -> None:
+    dialect, tops, _, seen, _ = walk
+    prefix, above, children_of = place.prefix, place.top, dialect.children
+    for child, name in zip(layers, child_names(place.layer, layers), strict=True):
+        identity = id(child)
+        if identity in seen:
+            _note_again(walk, prefix + name, seen[identity])
+            continue
+        expression, below = tops.get(identity), f"{prefix}{name}."
+        top: Top = above if expression is None else (expression, child, {})
+        seen[identity] = below
+        here = Place(dialect, child, place, name, below, top)
+        if children := children_of(child):
+            _add(walk, here, children)
+        else:
+            _add_own(walk, here)
+
+
+def _note_again(walk: _Walk, name: str, first: str) -> None:
+    """Say that a layer is held in two places, if it has parameters."""
+    if any(listed.startswith(first) for listed in walk.params):
+        walk.notes.append(f"{printable(name)} is {printable(first[:-1])}: one layer, listed once")
 
 
 def _sort(params: dict[str, Param], start: int, position: Mapping[int, int]) -> None:
@@ -113,19 +121,21 @@ def _add_variables(
     params: dict[str, Param], place: Place, variables: Sequence[Any], kinds: Sequence[str]
 ) -> None:
     """Add variables under the names that their paths end with, or else as :func:`names_in` says."""
-    path_of, prefix, own = place.dialect.path, place.prefix, f"/{place.layer.name}"
-    scope, done = own[1:], 0
+    path_of, prefix, name = place.dialect.path, place.prefix, place.layer.name
+    scope, done = f"{name}/", 0
     for variable, kind in zip(variables, kinds, strict=False):
-        above, _, key = path_of(variable).rpartition("/")
-        if above != scope:
-            if not above.endswith(own):
+        path = path_of(variable)
+        if not path.startswith(scope):
+            above = path[: path.rfind("/") + 1]
+            if not above.endswith(f"/{name}/"):
                 break
             scope = above
-        name = prefix + key
-        if name in params:
+        key = path[len(scope) :]
+        full = prefix + key
+        if full in params or "/" in key:
             break
         weight = Weight(variable, place, key)
-        params[name] = Param(name, weight, kind, live=weight)
+        params[full] = Param(full, weight, kind, live=weight)
         done += 1
     else:
         return

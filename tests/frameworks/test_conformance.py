@@ -34,5 +34,7 @@ def test_conformance(case, one):
 
 
 def test_the_whole_suite_is_one_call():
-    first = next(param.values[0] for param in cases() if param.values[0] is not None)
+    first = next((param.values[0] for param in cases() if param.values[0] is not None), None)
+    if first is None:
+        pytest.skip("no framework is installed here")
     check(first)
