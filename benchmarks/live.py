@@ -66,6 +66,19 @@ def nnx_model() -> Sides:
     return net, lambda: list(nnx.iter_graph(net)), "list(nnx.iter_graph(net))"
 
 
+def equinox_model() -> Sides:
+    """Equinox: a module of 100 modules of 50 layers."""
+    import equinox
+    import jax
+
+    layers = [equinox.nn.Linear(2, 2, key=jax.random.key(0))] * LAYERS
+    layers = jax.tree_util.tree_map(lambda leaf: leaf.copy(), layers)
+    blocks = [equinox.nn.Sequential(layers[i : i + 50]) for i in range(0, LAYERS, 50)]
+    net = equinox.nn.Sequential(blocks)
+    leaves = jax.tree_util.tree_leaves_with_path
+    return net, lambda: leaves(net), "jax.tree_util.tree_leaves_with_path(net)"
+
+
 def keras_model() -> Sides:
     """Keras 3 on the TensorFlow backend."""
     import keras
@@ -76,7 +89,8 @@ def keras_model() -> Sides:
 
 
 MODELS = {
-    "torch": torch_model, "mxnet": mxnet_model, "linen": linen_model, "nnx": nnx_model, "keras": keras_model,
+    "torch": torch_model, "mxnet": mxnet_model, "linen": linen_model, "nnx": nnx_model,
+    "equinox": equinox_model, "keras": keras_model,
 }  # fmt: skip
 
 
@@ -119,11 +133,8 @@ def main() -> int:
         if "ModuleNotFoundError" in done.stderr:
             print(f"| {name} | not installed | | | | |")
             continue
-        print(
-            done.stdout or f"| {name} | **failed**: {done.stderr.splitlines()[-1]} | | | | |",
-            end="",
-            flush=True,
-        )
+        failed = f"| {name} | **failed**: {done.stderr[-200:]} | | | | |\n"
+        print(done.stdout or failed, end="", flush=True)
         kept &= done.returncode == 0
     return 0 if kept else 1
 

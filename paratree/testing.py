@@ -229,8 +229,7 @@ def check_training(case: Case) -> None:
         return
     assert frozen is source, f"{case.name}: freeze returns the source"
     now = open_tree(source)
-    twins = next((group for group in tree.ties if last in group), (last,))
-    assert not any(now[name].trainable for name in twins), f"{case.name}: {last} is frozen"
+    assert not any(now[name].trainable for name in tree.tied_with(last)), f"{case.name}: {last} is frozen"
     others = [name for name in names if name != last and tree[name].trainable]
     assert all(now[name].trainable for name in others), f"{case.name}: nothing else is frozen"
     unfreeze(source, last)
@@ -256,7 +255,7 @@ def _trained(parted: Partition) -> set[str]:
 
 
 def _twins(source: Any, name: str) -> set[str]:
-    return {name, *(twin for group in open_tree(source).ties if name in group for twin in group)}
+    return set(open_tree(source).tied_with(name))
 
 
 def check_gradients(case: Case) -> None:
@@ -274,7 +273,7 @@ def check_gradients(case: Case) -> None:
     largest = max((_size(gradient) for gradient in own.values() if gradient is not None), default=0.0)
     for name, theirs in own.items():
         ours = found[name]
-        for name_of_it in next((group for group in tree.ties if name in group), (name,)):
+        for name_of_it in tree.tied_with(name):
             assert found[name_of_it] is ours, f"{case.name}: {name} and {name_of_it} have one gradient"
         assert (ours is None or not ours.any()) if theirs is None else ours is not None, (
             f"{case.name}: {name}"

@@ -208,7 +208,7 @@ class ParamTree(Mapping[str, Param]):
     A subtree maps names relative to itself; its parameters keep their full names.
     """
 
-    __slots__ = ("_children", "_layers", "_lookup", "_origin", "_params", "_prefix", "_ties")
+    __slots__ = ("_children", "_layers", "_lookup", "_origin", "_params", "_prefix", "_tied_with", "_ties")
 
     def __init__(
         self, params: Iterable[Param] | Mapping[str, Param], origin: Origin, prefix: str = ""
@@ -221,6 +221,7 @@ class ParamTree(Mapping[str, Param]):
         self._lookup: dict[str, str] | None = None
         self._layers: tuple[ParamTree, ...] | None = None
         self._ties: tuple[tuple[str, ...], ...] | None = None
+        self._tied_with: dict[str, tuple[str, ...]] | None = None
 
     # What it was opened from
 
@@ -425,6 +426,17 @@ class ParamTree(Mapping[str, Param]):
 
             self._ties = tied_groups(self._params)
         return self._ties
+
+    def tied_with(self, name: str) -> tuple[str, ...]:
+        """Return every name in this tree of the parameter of that name, itself included, in order."""
+        if self._tied_with is None:
+            self._tied_with = {tied: group for group in self.ties for tied in group}
+        return self._tied_with.get(name, (name,))
+
+    def handles(self, names: Iterable[str]) -> list[Any]:
+        """Return the framework's own objects behind parameters, each once."""
+        found = [self._params[name].handle for name in names]
+        return list({id(handle): handle for handle in found}.values())
 
     @property
     def totals(self) -> Mapping[str, Total]:

@@ -33,8 +33,7 @@ def assign(source: Any, tree: ParamTree, values: Mapping[str, np.ndarray[Any, An
 
 def places_of(tree: ParamTree, name: str) -> list[int]:
     """Return the places of a leaf: several if it is tied."""
-    group = next((group for group in tree.ties if name in group), (name,))
-    return _places(tree, group)
+    return _places(tree, tree.tied_with(name))
 
 
 def _places(tree: ParamTree, names: Iterable[str]) -> list[int]:

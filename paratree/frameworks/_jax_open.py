@@ -130,10 +130,17 @@ class _Node:
 
     __slots__ = ("_above", "_key", "collection", "gradients", "kind", "owner")
 
-    def __init__(self, above: _Node | str, key: Any, owner: type, kind: str | None) -> None:
+    def __init__(
+        self,
+        above: _Node | str,
+        key: Any,
+        owner: type,
+        kind: str | None,
+        gradients: dict[str, Any],
+        collection: str = "",
+    ) -> None:
         self._above, self._key, self.owner, self.kind = above, key, owner, kind
-        self.collection: str = ""
-        self.gradients: dict[str, Any] = {} if isinstance(above, str) else above.gradients
+        self.gradients, self.collection = gradients, collection
 
     @property
     def native(self) -> str:
@@ -146,23 +153,21 @@ class _Node:
 
     def below(self, key: Any, child: Any) -> _Node:
         """Return the node that is a child of this one."""
-        kind = _kind_of_class(type(child)) if self.kind is None else self.kind
-        node = _Node(self, key, type(child), kind)
-        node.collection = self.collection
-        return node
+        owner = type(child)
+        kind = _kind_of_class(owner) if self.kind is None else self.kind
+        return _Node(self, key, owner, kind, self.gradients, self.collection)
 
 
 def _walk(source: Any, native: str, add: Add, kind: str | None = None) -> None:
     """Give every leaf to ``add``, and ``None`` wherever one is left out, in the order of the containers."""
-    node = _Node(native, None, type(source), kind or _kind_of_class(type(source)))
+    node = _Node(native, None, type(source), kind or _kind_of_class(type(source)), {})
     if not is_node(type(source)):
         add("", "", source, node)
     elif is_variables(source):
         _walk_variables(source, node, add)
     elif _is_train_state(type(source)):
         for segment, key, child in children(source) or ():
-            told = _Node(native, None, type(source), COLLECTIONS.get(str(segment)))
-            told.gradients = node.gradients
+            told = _Node(native, None, type(source), COLLECTIONS.get(str(segment)), node.gradients)
             _walk_child(str(segment), key, child, told, add)
     else:
         _walk_children(source, "", node, add)

@@ -25,6 +25,7 @@ _DICTS = (dict, OrderedDict, defaultdict)
 _MAPPINGS = {("flax", "FrozenDict"), ("flax", "State"), ("haiku", "FlatMapping"), ("haiku", "FlatMap")}
 _FLATTENED = "#"  # begins the end of an expression that JAX alone can tell: the number of the child
 _GONE = object()
+_Attribute = tree_util.GetAttrKey
 
 
 def by_class(function: F) -> F:
@@ -50,7 +51,9 @@ def _how(kind: type) -> Callable[[Any], list[Child]] | None:
         return lambda node: [
             (name, f".{name}", child) for name, child in zip(kind._fields, node, strict=True)
         ]
-    return _of_sequence if issubclass(kind, list | tuple) else _of_registered
+    if issubclass(kind, list | tuple):
+        return _of_sequence
+    return _of_box if is_box(kind) else _of_registered
 
 
 def is_node(kind: type) -> bool:
@@ -73,16 +76,14 @@ def _of_sequence(node: Any) -> list[Child]:
 
 
 def _of_registered(node: Any) -> list[Child]:
-    flattened, _ = tree_util.flatten_one_level_with_keys(node)
-    boxed = is_box(type(node))
-    found: list[Child] = []
-    for key, child in flattened:
-        if type(key) is tree_util.GetAttrKey:
-            segment, end = key.name, f".{key.name}"
-        else:
-            segment, end = _step(node, key, child)
-        found.append((None if boxed else segment, end, child))
-    return found
+    return [
+        (key.name, "." + key.name, child) if type(key) is _Attribute else (*_step(node, key, child), child)
+        for key, child in tree_util.flatten_one_level_with_keys(node)[0]
+    ]
+
+
+def _of_box(node: Any) -> list[Child]:
+    return [(None, end, child) for _, end, child in _of_registered(node)]
 
 
 def _step(node: Any, key: Any, child: Any) -> tuple[str, str]:

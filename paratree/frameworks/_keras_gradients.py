@@ -31,9 +31,8 @@ def gradients(
     torch, which run it step by step.
     """
     places: dict[int, int] = {}
-    tied = {name: group for group in tree.ties for name in group}
     for place, name in enumerate(names):
-        for alike in tied.get(name, (name,)):
+        for alike in tree.tied_with(name):
             places[id(tree[alike].handle)] = place
     values = [tree[name].handle._value for name in names]
 

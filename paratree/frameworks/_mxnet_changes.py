@@ -76,7 +76,7 @@ def untie(source: Any, tree: ParamTree, names: Sequence[str]) -> Any:
 
 def freeze(source: Any, tree: ParamTree, names: Collection[str], frozen: bool) -> Any:
     """Set ``grad_req`` to ``"null"``, or back to what it was (``"write"`` if that is not known)."""
-    for parameter in {id(tree[name].handle): tree[name].handle for name in names}.values():
+    for parameter in tree.handles(names):
         if frozen and parameter.grad_req != "null":
             _before_freezing[parameter] = parameter.grad_req
             parameter.grad_req = "null"

@@ -92,8 +92,7 @@ def _recorded(source: Any, loss: Callable[..., Any], batch: tuple[Any, ...], wat
 
 def _distinct(tree: ParamTree, name: str) -> list[Any]:
     """Return the parameters of a tied group: several, if they are one in memory only."""
-    group = next((group for group in tree.ties if name in group), (name,))
-    return list({id(tree[n].handle): tree[n].handle for n in group}.values())
+    return tree.handles(tree.tied_with(name))
 
 
 def _number(value: Any) -> float:

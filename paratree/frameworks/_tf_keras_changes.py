@@ -91,8 +91,7 @@ def groups(source: Any, tree: ParamTree, groups: Sequence[Group]) -> dict[str, d
     The optimizers of Keras have no options for single variables: a training step of one's own has to apply
     them, as ``[g * scale.get(v.name, 1) for g, v in zip(grads, net.trainable_variables)]`` does.
     """
-    handles = {id(p.handle): p.handle for p in tree.values()}
-    times = Counter(handle.name for handle in handles.values())
+    times = Counter(handle.name for handle in tree.handles(tree))
     found: dict[str, dict[str, Any]] = {}
     for group in groups:
         for name in group.names if group.options else ():

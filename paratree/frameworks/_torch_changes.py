@@ -69,8 +69,7 @@ def groups(source: Any, tree: ParamTree, groups: Sequence[Group]) -> list[dict[s
 
 def leaves(tree: ParamTree, name: str) -> list[torch.Tensor]:
     """Return the tensors of a tied group: several, if they are one in memory only."""
-    group = next((group for group in tree.ties if name in group), (name,))
-    return list({id(tree[n].handle): tree[n].handle for n in group}.values())
+    return tree.handles(tree.tied_with(name))
 
 
 def _path(tree: ParamTree, name: str) -> list[str]:

@@ -207,8 +207,9 @@ def untie(source: Any, tree: ParamTree, names: Sequence[str]) -> Any:
         UnsupportedError: two names are one place, in a module that is held twice.
     """
     for name in names:
-        group = next(group for group in tree.ties if name in group)
-        if twin := next((n for n in group if n != name and _is_same_place(tree[n], tree[name])), None):
+        if twin := next(
+            (n for n in tree.tied_with(name) if n != name and _is_same_place(tree[n], tree[name])), None
+        ):
             raise UnsupportedError(
                 f"{printable(name)}: it and {printable(twin)} are one place in a module that is held twice; "
                 "make two modules, and tie what they are to share"

@@ -25,7 +25,6 @@ class Choice:
 
     def __init__(self, tree: ParamTree) -> None:
         self._tree = tree
-        self._group_of = {name: group for group in tree.ties for name in group}
 
     def first(self, name: str) -> str:
         """Return the first name of what is tied with a name."""
@@ -33,7 +32,7 @@ class Choice:
 
     def group(self, name: str) -> tuple[str, ...]:
         """Return every name of what is tied with a name, itself included."""
-        return self._group_of.get(name, (name,))
+        return self._tree.tied_with(name)
 
     def names(self, selector: Selector, *, kind: str | None = None) -> list[str]:
         """Return the first name of everything that a selector chooses, in the order of the tree.

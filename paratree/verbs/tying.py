@@ -44,10 +44,9 @@ def tie(source: Any, first: str, *others: str) -> Any:
     kept, *given_up = (_param(tree, name) for name in (first, *others))
     if not given_up:
         raise MismatchError(f"{printable(first)}: name a second parameter to tie it with")
-    tied = {name: group for group in tree.ties for name in group}
     for param in given_up:
         pair = f"{printable(kept.name)} and {printable(param.name)}"
-        one = param.name in tied.get(kept.name, ()) and param.handle is kept.handle
+        one = param.name in tree.tied_with(kept.name) and param.handle is kept.handle
         if param is kept or (one and not tree.immutable):
             raise MismatchError(
                 f"{printable(kept.name)} and {printable(param.name)} are one parameter already"
@@ -84,12 +83,15 @@ def untie(source: Any, *names: str) -> Any:
     if not names:
         raise MismatchError("name at least one parameter to untie")
     chosen = dict.fromkeys(_param(tree, name).name for name in names)
-    tied = {name: group for group in tree.ties for name in group}
     for name in chosen:
-        if name not in tied:
+        if len(tree.tied_with(name)) == 1:
             groups = "; ".join(", ".join(map(printable, group)) for group in tree.ties[:3]) or "nothing"
             raise MismatchError(f"{printable(name)} is not tied; tied here: {groups}")
-    leaving = [name for name in chosen if tied[name][0] != name or not chosen.keys() >= set(tied[name])]
+    leaving = [
+        name
+        for name in chosen
+        if (group := tree.tied_with(name))[0] != name or not chosen.keys() >= set(group)
+    ]
     return framework.untie(source, tree, leaving)
 
 
