@@ -9,7 +9,8 @@ from functools import cache
 from importlib import import_module
 
 from paratree.core.errors import MismatchError, UnknownSourceError, printable
-from paratree.files.local import LocalFile, folder_entries
+from paratree.files.folder import folder_entries
+from paratree.files.local import LocalFile
 from paratree.files.zip import archive
 
 TYPE_CHECKING = False
@@ -90,14 +91,21 @@ def find_format(file: LocalFile) -> Format:
     Raises:
         UnknownSourceError: none does.
     """
-    suffix = file.path.rpartition(".")[2]
-    for name in sorted(_names("formats"), key=lambda name: name != suffix):
+    first = _OF_SUFFIX.get(file.path.rpartition(".")[2].lower())
+    for name in sorted(_names("formats"), key=lambda name: name != first):
         if (module := _built_in("formats", name)).sniff(file):
             return module  # type: ignore[no-any-return]
     for module in _third_party("paratree.formats", _names("formats")).values():
         if module.sniff(file):
             return module  # type: ignore[no-any-return]
     raise UnknownSourceError(f"{printable(file.path)}: {_unknown(file)}")
+
+
+_OF_SUFFIX = {  # suffix -> the format asked first, so that the others need not be imported
+    "bin": "torch", "ckpt": "torch", "h5": "keras", "hdf5": "keras", "jit": "torch", "keras": "keras",
+    "npy": "numpy", "npz": "numpy", "pt": "torch", "pth": "torch", "safetensors": "safetensors",
+    "tar": "torch",
+}  # fmt: skip
 
 
 def _unknown(file: LocalFile) -> str:

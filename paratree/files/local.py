@@ -59,12 +59,16 @@ class LocalFile:
 
     member: str | None = None
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = os.fspath(path)
-        self._descriptor = -1
+    def __init__(self, path: str | os.PathLike[str], descriptor: int = -1) -> None:
+        self.path, self._descriptor = os.fspath(path), descriptor
         try:
-            mode = os.stat(self.path).st_mode  # noqa: PTH116 -- pathlib costs the command line a fifth of its start
-            if stat.S_ISREG(mode):
+            mode = os.stat(self.path if descriptor < 0 else descriptor).st_mode  # noqa: PTH116 -- pathlib is slow to import
+            if not stat.S_ISREG(mode):
+                self.close()
+                raise UnknownSourceError(
+                    f"{printable(self.path)}: not a regular file; give a file or a folder"
+                )
+            if descriptor < 0:
                 self._descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
         except (FileNotFoundError, NotADirectoryError):
             raise SourceNotFoundError(
@@ -73,8 +77,6 @@ class LocalFile:
             ) from None
         except ValueError as error:  # a NUL in the path
             raise SourceNotFoundError(f"{printable(self.path)}: not a path: {error}") from None
-        if self._descriptor < 0:
-            raise UnknownSourceError(f"{printable(self.path)}: not a regular file; give a file or a folder")
         self._opened = os.fstat(self._descriptor)
         self.size = self._opened.st_size
         self.key = (self._opened.st_dev, self._opened.st_ino)
@@ -139,11 +141,3 @@ class Memory:
     def readinto(self, view: memoryview, offset: int) -> None:
         """Fill ``view`` from ``offset``."""
         view[:] = self.data[offset : offset + len(view)]
-
-
-def folder_entries(path: str, patterns: tuple[str, ...]) -> list[str]:
-    """Return the regular files directly in a folder whose names fit a pattern, pattern by pattern."""
-    from fnmatch import fnmatchcase
-
-    names = sorted(entry.name for entry in os.scandir(path) if entry.is_file())
-    return [os.path.join(path, n) for pattern in patterns for n in names if fnmatchcase(n, pattern)]  # noqa: PTH118

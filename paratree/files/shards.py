@@ -5,11 +5,10 @@ Layout: ``{"metadata": {"total_size": N}, "weight_map": {tensor: shard}}``; the 
 
 from __future__ import annotations
 
-import os
-
-from paratree.core.errors import CorruptFileError, SourceNotFoundError, UnsafeFileError, printable
+from paratree.core.errors import CorruptFileError
 from paratree.core.names import natural
 from paratree.core.tree import Origin, Param, ParamTree
+from paratree.files.folder import beside
 from paratree.files.json import parse_object
 from paratree.files.local import LocalFile, read
 
@@ -42,7 +41,7 @@ def open_index(file: LocalFile, open_shard: Callable[[LocalFile], ParamTree], fo
         UnsafeFileError: the index names a file outside its folder.
     """
     weight_map = _weight_map(file)
-    shards = {name: open_shard(_shard(file, name)) for name in dict.fromkeys(weight_map.values())}
+    shards = {name: open_shard(beside(file, name, links=True)) for name in dict.fromkeys(weight_map.values())}
     params: dict[str, Param] = {}
     for name in _order(weight_map, shards):
         shard = weight_map[name]
@@ -79,22 +78,6 @@ def _order(weight_map: dict[str, str], shards: dict[str, ParamTree]) -> list[str
     if all(own == sorted(own, key=natural) for own in within):
         return sorted(names, key=natural)
     return list(dict.fromkeys([name for own in within for name in own] + names))
-
-
-def _shard(file: LocalFile, name: str) -> LocalFile:
-    """Open a shard beside the index: a plain name, never a path, so an index cannot lead elsewhere."""
-    if not name or os.path.basename(name) != name or name in (".", ".."):  # noqa: PTH119 -- see LocalFile
-        raise UnsafeFileError(
-            file.path, "the index names a shard outside its folder", member=name,
-            advice="shards are read from the index's own folder only",
-        )  # fmt: skip
-    path = os.path.join(os.path.dirname(file.path), name)  # noqa: PTH118, PTH120
-    if not os.path.exists(path):  # noqa: PTH110
-        index = printable(os.path.basename(file.path))  # noqa: PTH119
-        raise SourceNotFoundError(
-            f"{printable(path)}: no such file; {index} names it as a shard: fetch it too"
-        )
-    return LocalFile(path)
 
 
 def _weight_map(file: LocalFile) -> dict[str, str]:

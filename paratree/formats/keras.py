@@ -42,6 +42,7 @@ FOLDER = ("model.weights.h5", "*.weights.h5", "*.keras", "*.h5", "*.hdf5")
 LAZY = "yes; compressed chunks are inflated when asked for"
 TIES = "hard links"
 READS = "Keras 1 to 3: models, weights, optimizer state; other HDF5 files by their paths"
+EXTRA = None
 
 _CONFIG, _METADATA, _WEIGHTS = "config.json", "metadata.json", "model.weights.h5"
 _LARGEST_JSON = 64 << 20

@@ -27,6 +27,7 @@ FOLDER = ("*.npz", "*.npy")
 LAZY = "yes; compressed members are inflated up to what is asked for"
 TIES = "no"
 READS = "every numeric dtype, both byte orders, stored and compressed"
+EXTRA = None
 
 _MAGIC = b"\x93NUMPY"
 _LONGEST_HEADER = 10_000  # what numpy.load accepts by default

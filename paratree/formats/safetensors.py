@@ -28,6 +28,7 @@ FOLDER = ("model.safetensors.index.json", "*.safetensors.index.json", "model.saf
 LAZY = "yes"
 TIES = "alias metadata"
 READS = "every dtype of the specification, shard indexes and their folders"
+EXTRA = None
 
 _LARGEST_HEADER = 100_000_000  # the limit that the reference reader sets
 _DTYPES = {  # word in the header -> name of the dtype

@@ -53,6 +53,7 @@ FOLDER = (
 LAZY = "yes"
 TIES = "shared storages"
 READS = "zip, legacy, TorchScript, whole modules, training checkpoints, shard indexes"
+EXTRA = None
 
 _MAGIC = (0x1950A86A20F9469CFC6C).to_bytes(10, "little")
 _LEGACY_PROTOCOL = 1001

@@ -38,6 +38,8 @@ def formats() -> tuple[FormatFacts, ...]:
         ['safetensors']
     """
     return tuple(
-        FormatFacts(module.NAME, tuple(module.SUFFIXES), module.READS, module.LAZY, module.TIES)
+        FormatFacts(
+            module.NAME, tuple(module.SUFFIXES), module.READS, module.LAZY, module.TIES, extra=module.EXTRA
+        )
         for module in known_formats().values()
     )

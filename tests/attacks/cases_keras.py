@@ -14,6 +14,7 @@ from h5py import h5d, h5p, h5s, h5t
 from tests.attacks.harness import Case
 from tests.attacks.makers import NUMBERS, member, zipped
 
+LIBRARIES = ("numpy", "ml_dtypes", "h5py", "paratree.verbs.get")  # what listing imports anyway
 _ADDRESS = struct.Struct("<Q")
 _CONFIG = {
     "module": "keras",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.attacks.harness import Case
+from tests.attacks.harness import Case, Sweep
 from tests.attacks.makers import NUMBERS, member, npy, zipped
 
 GOOD = npy()
@@ -23,6 +23,7 @@ def _zip_of(**wrong: object) -> bytes:
     return zipped([member("w.npy", GOOD, **wrong)])  # type: ignore[arg-type]
 
 
+SWEEPS = [Sweep("changed.npz", GOOD_ZIP)]
 CASES = [
     _npy("empty", b""), _npy("cut-in-magic", GOOD[:4]), _npy("cut-in-version", GOOD[:7]), _npy("cut-in-length", GOOD[:9]),
     _npy("cut-in-header", GOOD[:30]), _npy("cut-after-header", GOOD[:-16]), _npy("cut-one-byte", GOOD[:-1]),

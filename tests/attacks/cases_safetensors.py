@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.attacks.harness import Case
+from tests.attacks.harness import Case, Sweep
 from tests.attacks.makers import NUMBERS, entry, safetensors
 
 GOOD = safetensors()
@@ -19,6 +19,7 @@ def _two(second: tuple[int, int], data: bytes = bytes(32)) -> bytes:
 _TWO = _two((16, 32))
 _NAME = "\x1b[2J\u202e\x00../../etc/passwd"
 
+SWEEPS = [Sweep("changed.safetensors", GOOD)]
 CASES = [
     _case("empty", b""),
     _case("cut-in-length", GOOD[:5]),

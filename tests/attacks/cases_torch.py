@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 
-from tests.attacks.harness import Case
+from tests.attacks.harness import Case, Sweep
 from tests.attacks.makers import (
     NUMBERS,
     Op,
@@ -93,6 +93,7 @@ CALLS = [
     ("calling-result", call(call(name("mine", "Thing")), _EVIL)),
 ]  # fmt: skip
 
+SWEEPS = [Sweep("changed.pt", GOOD)]
 CASES = [
     *(_pickle("calls-" + id, code, call(name("mine", "Thing"), "x")) for id, code in CALLS),
     _pickle("no-opcode", Op(b"\xff")), _pickle("stack-empty", Op(b"R")), _pickle("memo-missing", Op(b"h\xfe")),

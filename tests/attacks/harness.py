@@ -6,8 +6,12 @@ import os
 import subprocess
 import sys
 from functools import cache
+from importlib import import_module
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from types import ModuleType
 
 _ROOT = Path(__file__).parents[2]
 _RUNNER = Path(__file__).with_name("audited.py")
@@ -16,13 +20,24 @@ SECONDS = 1.0  # of processor time over the idle process; wall time says more ab
 
 
 class Case(NamedTuple):
-    """A bad file and its good twin, which differs in the one thing that is wrong."""
+    """A bad file and its good twin, which differs in the one thing that is wrong.
+
+    A checkpoint of several files is a dict from relative path to bytes (or to where a link leads, as text).
+    """
 
     id: str
-    suffix: str
-    bad: object  # bytes, or a function that returns them
+    suffix: str  # of the file; of a dict: the path in it that is opened, or nothing for the folder
+    bad: object  # bytes or a dict, or a function that returns them
     good: object
     get: str = ""  # the parameter whose value is refused, when the file itself opens
+
+
+class Sweep(NamedTuple):
+    """A good file of which every bit is flipped, and which is cut at every byte."""
+
+    name: str  # what the file is called
+    good: bytes
+    beside: tuple[tuple[str, bytes], ...] = ()  # paths and bytes of files that stay as they are
 
 
 class Run(NamedTuple):
@@ -63,12 +78,32 @@ def idle(libraries: tuple[str, ...]) -> Run:
     return run(libraries)
 
 
+def modules() -> dict[str, ModuleType]:
+    """Return the modules of cases by the name of their format: ``cases_NAME.py`` in this folder.
+
+    Each has ``CASES``; ``SWEEPS``, if every bit of something is to be flipped; and ``LIBRARIES``, if opening
+    such a file imports packages.
+    """
+    names = sorted(path.stem for path in Path(__file__).parent.glob("cases_*.py"))
+    return {name.removeprefix("cases_"): import_module(f"tests.attacks.{name}") for name in names}
+
+
 def write(case: Case, which: str, folder: Path) -> Path:
-    """Write the bad or the good file of a case."""
+    """Write the bad or the good file (or files) of a case, and return what is to be opened."""
     content = getattr(case, which)
-    path = folder / f"{which}{case.suffix}"
-    path.write_bytes(content() if callable(content) else content)
-    return path
+    content = content() if callable(content) else content
+    if not isinstance(content, dict):
+        path = folder / f"{which}{case.suffix}"
+        path.write_bytes(content)
+        return path
+    for name, data in content.items():
+        path = folder / which / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if isinstance(data, str):
+            path.symlink_to(data)
+        else:
+            path.write_bytes(data)
+    return folder / which / case.suffix
 
 
 def assert_refused(found: Run, path: Path, libraries: tuple[str, ...] = ()) -> None:

@@ -1,0 +1,74 @@
+"""A checkpoint of several files: what is in its folder, and what one of its files names there."""
+
+from __future__ import annotations
+
+import os
+from errno import ELOOP, ENOENT, ENOTDIR
+
+from paratree.core.errors import SourceNotFoundError, UnsafeFileError, printable
+from paratree.files.local import LocalFile
+
+_DEEPEST = 16  # folders between the file that names another and that other
+
+
+def folder_entries(path: str, patterns: tuple[str, ...]) -> list[str]:
+    """Return the regular files directly in a folder whose names fit a pattern, pattern by pattern."""
+    from fnmatch import fnmatchcase
+
+    names = sorted(entry.name for entry in os.scandir(path) if entry.is_file())
+    return [os.path.join(path, n) for pattern in patterns for n in names if fnmatchcase(n, pattern)]  # noqa: PTH118
+
+
+def beside(file: LocalFile, name: str, *, links: bool = False) -> LocalFile:
+    """Open a file that ``file`` names, relative to the folder in which ``file`` lies.
+
+    Args:
+        file: the file that names it, for messages and its folder.
+        name: the name, with ``/`` between folders.
+        links: follow a symbolic link at its end, as the cache of the Hugging Face hub consists of; only for a
+            plain name, which leads where the owner of the folder wanted and nowhere that the file chose.
+
+    Raises:
+        UnsafeFileError: the name leads out of the folder: it is absolute, climbs, or passes a symbolic link.
+        SourceNotFoundError: there is no such file.
+    """
+    parts = name.split("/")
+    plain = all(part not in ("", ".", "..") and "\0" not in part for part in parts)
+    if not plain or len(parts) > (1 if links else _DEEPEST):
+        raise _outside(file, name)
+    folder = os.path.dirname(file.path)  # noqa: PTH120
+    path = os.path.join(folder, *parts)  # noqa: PTH118
+    if links:
+        _check_there(file, name, os.path.exists(path), path)  # noqa: PTH110
+        return LocalFile(path)
+    held = os.open(folder or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        for i, part in enumerate(parts):
+            flags = os.O_NONBLOCK if i == len(parts) - 1 else os.O_DIRECTORY
+            step = os.open(part, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | flags, dir_fd=held)
+            os.close(held)
+            held = step
+    except OSError as error:
+        os.close(held)
+        if error.errno in (ELOOP, ENOTDIR):  # a link, or something that is no folder
+            raise _outside(file, name) from None
+        _check_there(file, name, error.errno != ENOENT, path)
+        raise
+    return LocalFile(path, held)
+
+
+def _check_there(file: LocalFile, name: str, there: bool, path: str) -> None:
+    if not there:
+        source = printable(os.path.basename(file.path))  # noqa: PTH119
+        raise SourceNotFoundError(
+            f"{printable(path)}: no such file; {source} names it: fetch it too, into the same folder"
+        )
+
+
+def _outside(file: LocalFile, name: str) -> UnsafeFileError:
+    return UnsafeFileError(
+        file.path,
+        "a file outside its folder is named",
+        member=name,
+        advice="other files are read from the folder itself only, and not through links",
+    )

@@ -1,0 +1,66 @@
+"""Files that a file names: inside its own folder, through no link, or an error that says so."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+import paratree as pt
+from paratree.files.folder import beside
+from paratree.files.local import LocalFile
+
+
+@pytest.fixture
+def index(tmp_path):
+    (tmp_path / "in" / "deeper").mkdir(parents=True)
+    (tmp_path / "secret").write_bytes(b"secret")
+    for place in ("part", "deeper/part"):
+        (tmp_path / "in" / place).write_bytes(place.encode())
+    (tmp_path / "in" / "index").write_bytes(b"{}")
+    (tmp_path / "in" / "link").symlink_to("../secret")
+    (tmp_path / "in" / "inner").symlink_to("part")
+    (tmp_path / "in" / "way").symlink_to("..")
+    os.mkfifo(tmp_path / "in" / "fifo")
+    return LocalFile(tmp_path / "in" / "index")
+
+
+def test_a_file_inside_is_opened(index):
+    for name in ("part", "deeper/part"):
+        assert beside(index, name).head == name.encode()
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["", ".", "..", "../secret", "deeper/../part", "/etc/passwd", "a\0b", "part/", "//part", "part/more",
+     "link", "inner", "way/secret", "x/" * 20 + "y"],
+)  # fmt: skip
+def test_a_way_out_is_refused(index, name):
+    with pytest.raises(pt.UnsafeFileError, match="outside its folder"):
+        beside(index, name)
+
+
+def test_what_is_not_there_is_said(index):
+    for name in ("absent", "deeper/absent"):
+        with pytest.raises(pt.SourceNotFoundError, match=r"absent: no such file; index names it"):
+            beside(index, name)
+
+
+@pytest.mark.parametrize("name", ["deeper", "fifo"])
+def test_only_regular_files(index, name):
+    with pytest.raises(pt.UnknownSourceError, match="not a regular file"):
+        beside(index, name)
+
+
+def test_links_of_the_cache_of_the_hub_are_followed(index):
+    assert beside(index, "link", links=True).head == b"secret"
+    for name in ("deeper/part", "../secret", "..", ""):
+        with pytest.raises(pt.UnsafeFileError):
+            beside(index, name, links=True)
+    with pytest.raises(pt.SourceNotFoundError, match="absent"):
+        beside(index, "absent", links=True)
+
+
+def test_in_the_folder_one_is_in(index, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path / "in")
+    assert beside(LocalFile("index"), "part").head == b"part"
