@@ -40,7 +40,7 @@ def identity(param: Param) -> Hashable | None:
     storage = array.storage
     if storage is None or 0 in array.shape:
         return None
-    return storage, array.shape, array.dtype
+    return storage.key, storage.offset, storage.strides, array.shape, array.dtype
 
 
 def tied_groups(params: Mapping[str, Param]) -> tuple[tuple[str, ...], ...]:

@@ -31,6 +31,7 @@ READS = "every dtype of the specification, shard indexes and their folders"
 EXTRA = None
 
 _LARGEST_HEADER = 100_000_000  # the limit that the reference reader sets
+_ENTRY = frozenset({"dtype", "shape", "data_offsets"})
 _DTYPES = {  # word in the header -> name of the dtype
     "BOOL": "bool", "U8": "uint8", "I8": "int8", "U16": "uint16", "I16": "int16", "U32": "uint32",
     "I32": "int32", "U64": "uint64", "I64": "int64", "F16": "float16", "BF16": "bfloat16", "F32": "float32",
@@ -120,19 +121,20 @@ def _arrays(file: LocalFile, header: dict[str, Any], start: int) -> dict[str, Fi
 
 def _entry(file: LocalFile, name: str, entry: object) -> tuple[str, list[Any], int, int]:
     """Return dtype, shape, begin and end of a header entry."""
-    if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
+    if not isinstance(entry, dict) or entry.keys() != _ENTRY:
         raise _entry_fault(file, name, "its entry is not dtype, shape and data_offsets")
     word, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     if not isinstance(word, str) or not isinstance(shape, list) or not isinstance(offsets, list):
         raise _entry_fault(file, name, "its dtype, shape or data_offsets is of a wrong type")
-    if len(offsets) != 2 or any(type(n) is not int for n in offsets) or not 0 <= offsets[0] <= offsets[1]:
+    low, high = offsets if len(offsets) == 2 else (1, 0)
+    if type(low) is not int or type(high) is not int or not 0 <= low <= high:
         raise _entry_fault(file, name, f"its data_offsets {str(offsets)[:60]} are no range")
     if word not in _DTYPES:
         raise CorruptFileError(
             file.path, f"the dtype {word[:40]} is not one of the specification", offset=8, member=name,
             advice="a newer paratree may know it",
         )  # fmt: skip
-    return _DTYPES[word], shape, offsets[0], offsets[1]
+    return _DTYPES[word], shape, low, high
 
 
 def _entry_fault(file: LocalFile, name: str, reason: str) -> CorruptFileError:
