@@ -6,10 +6,9 @@ Source: the functions of ``torch._utils`` and ``torch._tensor`` that torch's pic
 from __future__ import annotations
 
 from paratree.core.array import RefusedArray
-from paratree.core.dtypes import BITS, from_numpy_code
+from paratree.core.dtypes import BITS
 from paratree.files.array import check_shape, file_array
-from paratree.files.local import Memory, Source
-from paratree.files.pickled import Global, Opaque
+from paratree.files.pickled import Global
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,6 +16,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from paratree.core.array import LazyArray
+    from paratree.files.local import Source
 
 _OF_STORAGE = {  # class of a storage, less "Storage" -> dtype
     "Double": "float64", "Float": "float32", "Half": "float16", "BFloat16": "bfloat16", "Long": "int64",
@@ -196,72 +196,6 @@ def array_of(
         end=start + record.storage.size * record.storage.itemsize,
         member=member,
     )
-
-
-# NumPy arrays and scalars inside the pickle
-
-
-def is_numpy_array(value: object) -> bool:
-    """Tell whether an opaque object is a NumPy array, whose bytes are in its state."""
-    return isinstance(value, Opaque) and value.target.module in _NUMPY and value.target.name == "_reconstruct"
-
-
-def numpy_array(value: Opaque, source: Source, member: str) -> LazyArray:
-    """Describe a NumPy array that a pickle holds: state is version, shape, dtype, Fortran order, bytes."""
-    match value.state:
-        case (int(), tuple(shape), Opaque() as dtype, fortran, raw) if isinstance(raw, bytes | str | list):
-            pass
-        case _:
-            return RefusedArray((None,), "unknown", f"{member}: the NumPy array has no state; save it again")
-    known = from_numpy_code(_code(dtype))
-    if known is None or isinstance(raw, list):
-        letter = _code(dtype)[1:2]
-        why = "text; paratree reads numbers"
-        if letter not in ("U", "S"):
-            why = "Python objects; reading them would run their pickles, which paratree never does"
-        word = "text" if letter in ("U", "S") else "object"
-        return RefusedArray(check_shape(shape, source, member), word, f"{member}: {why}")
-    data = raw if isinstance(raw, bytes) else raw.encode("latin-1")
-    strides = None
-    if fortran and len(shape) > 1:
-        steps = [1]
-        for length in shape[:-1]:
-            steps.append(steps[-1] * max(length, 1))
-        strides = steps
-    memory = Memory(data, source.path, source.member)
-    return file_array(memory, 0, shape, known[0], strides=strides, big_endian=known[1], member=member)
-
-
-def plain_value(value: Opaque) -> Any:
-    """Return the plain value of a NumPy scalar or dtype, or the opaque object itself."""
-    if value.target.module == "numpy" and value.target.name == "dtype" and value.args:
-        return f"dtype({value.args[0]})"
-    if value.target.module in _NUMPY and value.target.name == "scalar":
-        match value.args:
-            case (Opaque() as dtype, bytes() | str() as raw):
-                return _scalar(_code(dtype), raw if isinstance(raw, bytes) else raw.encode("latin-1"), value)
-    return value
-
-
-def _scalar(code: str, raw: bytes, otherwise: Opaque) -> Any:
-    import struct
-
-    formats = {"f8": "d", "f4": "f", "f2": "e", "i8": "q", "i4": "i", "i2": "h", "i1": "b",
-               "u8": "Q", "u4": "I", "u2": "H", "u1": "B", "b1": "?"}  # fmt: skip
-    form = formats.get(code[1:])
-    if form is None or struct.calcsize("<" + form) != len(raw):
-        return otherwise
-    return struct.unpack((">" if code[0] == ">" else "<") + form, raw)[0]
-
-
-def _code(dtype: Opaque) -> str:
-    """Return a dtype's code with its byte order, as ``"<f4"``."""
-    word = dtype.args[0] if dtype.args and isinstance(dtype.args[0], str) else "?"
-    order = dtype.state[1] if isinstance(dtype.state, tuple) and len(dtype.state) > 1 else "<"
-    return word if word[:1] in "<>|=" else f"{order if order in ('<', '>', '|') else '<'}{word}"
-
-
-_NUMPY = ("numpy.core.multiarray", "numpy._core.multiarray")
 
 
 def _count(value: Any) -> int:

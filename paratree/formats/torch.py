@@ -20,16 +20,8 @@ from paratree.files.pickled import Global, Opaque
 from paratree.files.shards import is_index, open_index
 from paratree.files.zip import Member, archive
 from paratree.formats._nested import Entry, Nested
-from paratree.formats._torch_tensors import (
-    StorageRecord,
-    TensorRecord,
-    array_of,
-    interpret,
-    is_numpy_array,
-    numpy_array,
-    plain_value,
-    storage_dtype,
-)
+from paratree.formats._numpy_pickled import is_numpy_array, numpy_array, plain_value
+from paratree.formats._torch_tensors import StorageRecord, TensorRecord, array_of, interpret, storage_dtype
 from paratree.formats._torchscript import declared_kinds
 
 TYPE_CHECKING = False

@@ -1,0 +1,158 @@
+"""NumPy arrays, scalars and dtypes as pickles hold them: read from their description, never built.
+
+Source: ``ndarray.__reduce_ex__`` and ``dtype.__reduce__`` of NumPy 2.4, and the names they had in NumPy 1;
+``jax.Array.__reduce__`` of JAX 0.10, which wraps a NumPy array.
+"""
+
+from __future__ import annotations
+
+import struct
+
+from paratree.core.array import RefusedArray
+from paratree.core.dtypes import BITS, from_numpy_code
+from paratree.core.errors import CorruptFileError
+from paratree.files.array import check_shape, file_array
+from paratree.files.local import Memory, Window
+from paratree.files.pickled import Global, Opaque
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from paratree.core.array import LazyArray
+    from paratree.files.local import Source
+
+_MULTIARRAY = ("numpy.core.multiarray", "numpy._core.multiarray")
+_NUMERIC = ("numpy.core.numeric", "numpy._core.numeric")
+_ARRAYS = frozenset({
+    *((module, "_reconstruct") for module in _MULTIARRAY),
+    *((module, "_frombuffer") for module in _NUMERIC),
+    ("jax._src.array", "_reconstruct_array"), ("jax._src.device_array", "reconstruct_device_array"),
+})  # fmt: skip
+_REFUSALS = {  # letter of a dtype's code -> word for the dtype, and why it is not read
+    "O": ("object", "Python objects; reading them would run their pickles, which paratree never does"),
+    "U": ("text", "text; paratree reads numbers"),
+    "S": ("text", "text; paratree reads numbers"),
+    "a": ("text", "text; paratree reads numbers"),
+    "T": ("text", "text; paratree reads numbers"),
+    "M": ("datetime64", "dates; paratree reads numbers"),
+    "m": ("timedelta64", "time spans; paratree reads numbers"),
+    "V": ("void", "records or bytes of no type; save its fields as arrays of their own"),
+}
+_SCALARS = {
+    "f8": "d", "f4": "f", "f2": "e", "i8": "q", "i4": "i", "i2": "h", "i1": "b",
+    "u8": "Q", "u4": "I", "u2": "H", "u1": "B", "b1": "?",
+}  # fmt: skip
+
+
+def is_numpy_array(value: object) -> bool:
+    """Tell whether an opaque object is a NumPy array, or a JAX array, which wraps one."""
+    return isinstance(value, Opaque) and (value.target.module, value.target.name) in _ARRAYS
+
+
+def numpy_array(value: Opaque, source: Source, member: str) -> LazyArray:
+    """Describe the array that :func:`is_numpy_array` recognised; one object met twice is tied with itself.
+
+    Args:
+        value: the object.
+        source: where its pickle lies, for messages.
+        member: what the messages call the array.
+
+    Raises:
+        CorruptFileError: the bytes are not as many as shape and dtype need.
+    """
+    shape, dtype, fortran, raw = _parts(value)
+    if not isinstance(shape, tuple) or not isinstance(dtype, Opaque):
+        return RefusedArray((None,), "unknown", f"{member}: the NumPy array has no state; save it again")
+    known = _known(dtype)
+    if known is None or not isinstance(raw, bytes | str | Window):
+        word, why = _REFUSALS.get(
+            "O" if isinstance(raw, list) else _code(dtype)[1:2],
+            (_code(dtype)[1:41], "a dtype that not every machine has; save it as float64"),
+        )
+        return RefusedArray(check_shape(shape, source, member), word, f"{member}: {why}")
+    lengths = check_shape(shape, source, member)
+    strides = None
+    if fortran and len(lengths) > 1:
+        strides = [1]
+        for length in lengths[:-1]:
+            strides.append(strides[-1] * max(length, 1))
+    held = _held(raw, value, source)
+    return file_array(held, 0, lengths, known[0], strides=strides, big_endian=known[1], member=member)
+
+
+def _held(raw: bytes | str | Window, value: Opaque, source: Source) -> Source:
+    """Return the bytes of an array, identified by the object that holds them: equal only to itself."""
+    held: Memory | Window
+    if isinstance(raw, Window):
+        held = Window(raw.source, raw.start, raw.size, raw.member)
+    else:
+        held = Memory(_latin(raw, source) if isinstance(raw, str) else raw, source.path, source.member)
+    held.key = value
+    return held
+
+
+def _latin(text: str, source: Source) -> bytes:
+    """Return the bytes that Python 2 and protocols below 3 write as text."""
+    try:
+        return text.encode("latin-1")
+    except UnicodeEncodeError:
+        raise CorruptFileError(
+            source.path, "the bytes of an array are text beyond Latin-1", member=source.member
+        ) from None
+
+
+def _parts(value: Opaque) -> tuple[Any, Any, Any, Any]:
+    """Return shape, dtype, Fortran order and bytes of an array; the shape is ``None`` if it has none."""
+    if value.target.name == "_frombuffer":
+        match value.args:
+            case (raw, dtype, shape, str() as order):
+                return shape, dtype, order == "F", raw
+        return None, None, None, None
+    state = value.state
+    if not value.target.module.startswith("numpy"):  # function, its arguments, the array's state, its type
+        state = value.args[2] if len(value.args) > 2 else None
+    match state:
+        case (int(), shape, dtype, fortran, raw) | (shape, dtype, fortran, raw):
+            return shape, dtype, fortran, raw
+    return None, None, None, None
+
+
+def plain_value(value: Opaque) -> Any:
+    """Return the plain value of a NumPy scalar or dtype, or the opaque object itself."""
+    target = value.target
+    if target.module == "numpy" and target.name == "dtype" and value.args:
+        return f"dtype({value.args[0]})"
+    if target.module in _MULTIARRAY and target.name == "scalar":
+        match value.args:
+            case (Opaque() as dtype, bytes() | str() as raw):
+                data = raw if isinstance(raw, bytes) else raw.encode("latin-1", "replace")
+                return _scalar(_code(dtype), data, value)
+    return value
+
+
+def _scalar(code: str, raw: bytes, otherwise: Opaque) -> Any:
+    form = _SCALARS.get(code[1:])
+    if form is None or struct.calcsize("<" + form) != len(raw):
+        return otherwise
+    return struct.unpack((">" if code[0] == ">" else "<") + form, raw)[0]
+
+
+def _known(dtype: Opaque) -> tuple[str, bool] | None:
+    """Return a dtype's name and whether it is big-endian; those of ml_dtypes are named by their class."""
+    kind = dtype.args[0] if dtype.args else None
+    if isinstance(kind, Global):
+        return (kind.name, _order(dtype) == ">") if kind.name in BITS and kind.module == "ml_dtypes" else None
+    return from_numpy_code(_code(dtype))
+
+
+def _code(dtype: Opaque) -> str:
+    """Return a dtype's code with its byte order, as ``"<f4"``."""
+    kind = dtype.args[0] if dtype.args else None
+    word = kind if isinstance(kind, str) else kind.name if isinstance(kind, Global) else "?"
+    return word if word[:1] in ("<", ">", "|", "=") else f"{_order(dtype)}{word}"
+
+
+def _order(dtype: Opaque) -> str:
+    order = dtype.state[1] if isinstance(dtype.state, tuple) and len(dtype.state) > 1 else "<"
+    return order if order in ("<", ">", "|") else "<"
