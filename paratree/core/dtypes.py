@@ -14,10 +14,10 @@ BITS = {  # name -> bits a value
     "float16": 16, "float32": 32, "float64": 64, "complex64": 64, "complex128": 128,
     "bfloat16": 16, "float8_e4m3fn": 8, "float8_e4m3fnuz": 8, "float8_e5m2": 8, "float8_e5m2fnuz": 8,
     "float8_e4m3": 8, "float8_e3m4": 8, "float8_e4m3b11fnuz": 8, "float8_e8m0fnu": 8,
-    "float4_e2m1fn": 4, "float6_e2m3fn": 6, "float6_e3m2fn": 6,
+    "float4_e2m1fn": 4, "float6_e2m3fn": 6, "float6_e3m2fn": 6, "int4": 4, "uint4": 4, "int2": 2, "uint2": 2,
 }  # fmt: skip
 
-_OF_ML_DTYPES = frozenset(name for name in BITS if "_" in name or name == "bfloat16")
+_OF_ML_DTYPES = frozenset(name for name, n in BITS.items() if "_" in name or n < 8 or name == "bfloat16")
 
 
 def is_known(name: str) -> bool:

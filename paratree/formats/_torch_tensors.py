@@ -180,7 +180,7 @@ def array_of(
     record: TensorRecord, source: Source | None, file: Source, member: str, big_endian: bool
 ) -> LazyArray:
     """Describe the array of a tensor of ``file`` whose storage lies in ``source``."""
-    if source is None or record.storage is None or record.problem or record.dtype not in BITS:
+    if source is None or record.storage is None or record.problem or BITS.get(record.dtype, 0) < 8:
         problem = record.problem or f"NumPy has no dtype {record.dtype}; convert it in torch"
         return RefusedArray(check_shape(record.shape, file, member), record.dtype, f"{member}: {problem}")
     start = record.storage.first * record.storage.itemsize

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     Values = np.ndarray[Any, Any]
 
-_NUMPY_LACKS = ("bfloat", "float8")
+_NUMPY_LACKS = ("bfloat", "float8", "int4", "uint4", "int2", "uint2")
 _NO_MEMORY: tuple[tuple[Callable[[torch.Tensor], bool], str], ...] = (  # what applies, what to say
     (is_lazy, "not initialised yet; run the model once on a batch of data, net(X)"),
     (lambda t: t.is_meta, "the meta device holds no values; load a checkpoint and open it again"),
