@@ -1,4 +1,4 @@
-"""Names of number types: those of the array API standard, and those of ml_dtypes for the rest."""
+"""Names of number types: those of the array API standard, those of ml_dtypes, and ggml's quantised ones."""
 
 from __future__ import annotations
 
@@ -17,17 +17,31 @@ BITS = {  # name -> bits a value
     "float4_e2m1fn": 4, "float6_e2m3fn": 6, "float6_e3m2fn": 6, "int4": 4, "uint4": 4, "int2": 2, "uint2": 2,
 }  # fmt: skip
 
+BLOCKS = {  # name of a quantised dtype -> values in a block, and the bytes it takes (gguf 0.19)
+    "q4_0": (32, 18), "q4_1": (32, 20), "q5_0": (32, 22), "q5_1": (32, 24), "q8_0": (32, 34), "q8_1": (32, 40),
+    "q2_k": (256, 84), "q3_k": (256, 110), "q4_k": (256, 144), "q5_k": (256, 176), "q6_k": (256, 210),
+    "q8_k": (256, 292), "q1_0": (128, 18),
+    "iq1_s": (256, 50), "iq1_m": (256, 56), "iq2_xxs": (256, 66), "iq2_xs": (256, 74), "iq2_s": (256, 82),
+    "iq3_xxs": (256, 98), "iq3_s": (256, 110), "iq4_nl": (32, 18), "iq4_xs": (256, 136),
+    "tq1_0": (256, 54), "tq2_0": (256, 66), "mxfp4": (32, 17), "nvfp4": (64, 36),
+    "q4_0_4_4": (32, 18), "q4_0_4_8": (32, 18), "q4_0_8_8": (32, 18),
+    "iq4_nl_4_4": (32, 18), "iq4_nl_4_8": (32, 18), "iq4_nl_8_8": (32, 18),
+}  # fmt: skip
+
 _OF_ML_DTYPES = frozenset(name for name, n in BITS.items() if "_" in name or n < 8 or name == "bfloat16")
 
 
 def is_known(name: str) -> bool:
-    """Tell whether NumPy, with ml_dtypes, can hold values of the dtype called ``name``."""
-    return name in BITS
+    """Tell whether it is known how many bytes values of the dtype called ``name`` take."""
+    return name in BITS or name in BLOCKS
 
 
 def nbytes(size: int, name: str) -> int:
     """Return the bytes that ``size`` values take when packed without gaps."""
-    return -(-size * BITS[name] // 8)
+    if (bits := BITS.get(name)) is not None:
+        return -(-size * bits // 8)
+    values, width = BLOCKS[name]
+    return -(-size // values) * width
 
 
 def numpy_dtype(name: str) -> np.dtype[Any]:

@@ -15,13 +15,21 @@ def test_every_name_is_that_of_numpy_or_ml_dtypes_and_its_width_is_true(name):
     assert dtype.itemsize == -(-BITS[name] // 8)
 
 
+def test_quantised_dtypes_are_known_and_are_no_dtypes_of_numpy():
+    assert all(map(is_known, dtypes.BLOCKS))
+    assert not BITS.keys() & dtypes.BLOCKS.keys()
+
+
 def test_other_names_are_not_known():
     assert not any(map(is_known, ("quint8", "object", "float128", "torch.float32", "")))
 
 
 @pytest.mark.parametrize(
     ("size", "name", "expected"),
-    [(0, "float32", 0), (3, "float32", 12), (3, "float4_e2m1fn", 2), (3, "float6_e2m3fn", 3), (5, "bool", 5)],
+    [
+        (0, "float32", 0), (3, "float32", 12), (3, "float4_e2m1fn", 2), (3, "float6_e2m3fn", 3), (5, "bool", 5),
+        (0, "q4_1", 0), (64, "q4_1", 40), (256, "q6_k", 210),
+    ],  # fmt: skip
 )
 def test_bytes_of_values_packed_without_gaps(size, name, expected):
     assert nbytes(size, name) == expected
