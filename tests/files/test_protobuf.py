@@ -63,6 +63,32 @@ def test_packed_numbers():
     assert wire.varints(next(wire.fields())[2]) == [1, 300, 1 << 63]
 
 
+@given(st.lists(st.integers(0, (1 << 64) - 1) | st.integers(0, 300)))
+def test_many_packed_numbers_are_an_array(numbers):
+    data = field(5, BYTES, b"".join(map(varint, numbers)))
+    wire = Wire(Memory(data, "m"))
+    found = wire.many_varints(next(wire.fields())[2])
+    assert found.dtype == "uint64"
+    assert found.tolist() == numbers
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"\x01\x80", "byte 3: a number is cut short"),
+        (b"\xff", "cut short"),
+        (b"\xff" * 9 + b"\x02", "64 bits"),
+        (b"\x05" + b"\x80" * 10 + b"\x01", "64 bits"),
+    ],
+)
+def test_damaged_packed_numbers_are_one_clear_error(data, message):
+    wire = Wire(Memory(field(5, BYTES, data), "m"))
+    span = next(wire.fields())[2]
+    for read in (wire.varints, wire.many_varints):
+        with pytest.raises(pt.CorruptFileError, match=message):
+            read(span)
+
+
 @pytest.mark.parametrize(
     ("data", "message"),
     [
