@@ -73,7 +73,8 @@ def entry_of(folder: str) -> str:
     literal = tuple(p for p in patterns if "*" not in p)
     if found := folder_entries(folder, literal):
         return found[0]
-    for stage in (tuple(p for p in patterns if p.endswith(".json")), tuple(patterns)):
+    first_parts = tuple(p for p in patterns if "-00001-of-" in p)
+    for stage in (tuple(p for p in patterns if p.endswith(".json")), first_parts, tuple(patterns)):
         found = list(dict.fromkeys(folder_entries(folder, stage)))
         if len(found) == 1:
             return found[0]
@@ -102,7 +103,8 @@ def find_format(file: LocalFile) -> Format:
 
 
 _OF_SUFFIX = {  # suffix -> the format asked first, so that the others need not be imported
-    "bin": "torch", "ckpt": "torch", "h5": "keras", "hdf5": "keras", "jit": "torch", "keras": "keras",
+    "bin": "torch", "ckpt": "torch", "eqx": "equinox", "gguf": "gguf", "h5": "keras", "hdf5": "keras",
+    "jit": "torch", "keras": "keras",
     "npy": "numpy", "npz": "numpy", "pt": "torch", "pth": "torch", "safetensors": "safetensors",
     "tar": "torch",
 }  # fmt: skip

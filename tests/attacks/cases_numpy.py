@@ -27,7 +27,7 @@ SWEEPS = [Sweep("changed.npz", GOOD_ZIP)]
 CASES = [
     _npy("empty", b""), _npy("cut-in-magic", GOOD[:4]), _npy("cut-in-version", GOOD[:7]), _npy("cut-in-length", GOOD[:9]),
     _npy("cut-in-header", GOOD[:30]), _npy("cut-after-header", GOOD[:-16]), _npy("cut-one-byte", GOOD[:-1]),
-    _npy("one-byte-more", GOOD + b"\0"), _npy("second-array", GOOD + GOOD),
+    _npy("one-byte-more", GOOD + b"\0"), _npy("second-array-cut", GOOD + GOOD[:-1]),
     _npy("version-9", npy(version=9)), _npy("version-0", GOOD[:6] + b"\0\0" + GOOD[8:]),
     _npy("header-empty", npy(header=b"")), _npy("header-is-code", npy(header=_CODE)),
     _npy("header-is-bomb", npy(header=b"{'descr': '<f4'*10**9, 'fortran_order': False, 'shape': (4,), }\n")),

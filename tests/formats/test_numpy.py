@@ -76,7 +76,7 @@ def test_npz_of_many_kinds(tmp_path, save):
     ("array", "reason"),
     [
         (np.array([{}, 1], dtype=object), "would run their pickles"),
-        (np.ones(3, ml_dtypes.bfloat16), "void type"),
+        (np.ones(3, ml_dtypes.float8_e4m3fn), "void type"),
         (np.zeros(2, [("a", "f4")]), "void type"),
         (np.array("text"), "text"),
         (np.array(b"text"), "text"),
@@ -93,6 +93,16 @@ def test_listed_and_refused_on_read(tmp_path, array, reason):
     assert param.array.problem
     with pytest.raises(pt.UnreadableError, match=reason):
         _ = param.value
+
+
+@pytest.mark.parametrize("dtype", [ml_dtypes.bfloat16, ml_dtypes.float8_e5m2])
+def test_what_numpy_writes_and_cannot_name_is_known_by_its_code(tmp_path, dtype):
+    array = np.arange(6).reshape(2, 3).astype(dtype)
+    np.save(tmp_path / "m.npy", array)
+    np.savez(tmp_path / "m.npz", w=array)
+    for param in (pt.open(tmp_path / "m.npy")["m"], pt.open(tmp_path / "m.npz")["w"]):
+        assert param.dtype == array.dtype.name
+        np.testing.assert_array_equal(param.value, array)
 
 
 def test_a_flipped_bit_in_an_npz_is_found_on_reading(tmp_path):
