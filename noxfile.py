@@ -125,3 +125,11 @@ def bench(session: nox.Session) -> None:
     )
     session.run("python", "benchmarks/listing.py", *session.posargs)
     session.run("python", "-m", "benchmarks.live", *session.posargs)
+
+
+@nox.session(python="3.11")
+def fuzz(session: nox.Session) -> None:
+    """Feed changed files to the reader of a format: ``-- FORMAT SECONDS`` (no test)."""
+    extras = nox.project.load_toml("pyproject.toml")["project"].get("optional-dependencies", {})
+    session.install("-e", f".[{','.join(extras)}]", "atheris==3.0.0")
+    session.run("python", "-m", "tests.fuzz", *session.posargs)
