@@ -1,8 +1,8 @@
 """Fuzzing: changed files go through the reader of a format, in memory; those that it takes badly are kept.
 
 ``scripts/fuzz FORMAT SECONDS`` runs atheris (libFuzzer) from the good files of ``cases_FORMAT.py`` in
-``tests/attacks``. A finding is an input on which anything but a ``ParatreeError`` in one printable line escapes
-from listing the file or from reading its values, or which takes a second or 512 MiB. It lies in
+``tests/attacks``. A finding is an input on which anything but a ``ParatreeError`` in one printable line
+escapes from listing the file or reading its values, or which takes a second or 512 MiB. It lies in
 ``.cache/fuzz/FORMAT``, its traceback beside it; ``python -m tests.fuzz FORMAT --replay FILE`` runs it again.
 
 The first two bytes of an input choose the checkpoint, which of its files is the changed one, and whether
