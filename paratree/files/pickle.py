@@ -10,7 +10,7 @@ from __future__ import annotations
 import struct
 
 from paratree.core.errors import CorruptFileError, UnsafeFileError
-from paratree.files.local import read
+from paratree.files.local import Window, read
 from paratree.files.pickled import MODERN, VALUES, Global, Opaque, is_inert, key_of
 
 TYPE_CHECKING = False
@@ -22,8 +22,10 @@ if TYPE_CHECKING:
 
     Interpret = Callable[[Global, tuple[Any, ...]], Any]
     Persistent = Callable[[Any], Any]
+    Inline = Callable[[Opaque, int], int | None]
 
-_WINDOWS = (1 << 18, 1 << 22, 1 << 28)  # bytes tried for a pickle whose length nothing records
+_STEP = 1 << 18  # bytes read at a time of a pickle whose length nothing records, or that holds arrays
+_LEFT_IN_PLACE = 4096  # bytes from which an array's values stay in the file, if that is asked for
 _LONGEST_INTEGER = 1024  # bytes; its decimal digits stay below what Python agrees to print
 _SPARE_MEMORY, _MEMORY_A_BYTE = 24 << 20, 12  # what containers may take; real pickles need up to 5 a byte
 _SET, _DICT, _LIST, _TUPLE, _MARK, _OPAQUE = 216, 64, 56, 48, 64, 200  # bytes, before anything is in them
@@ -34,7 +36,14 @@ class _Ended(Exception):  # noqa: N818 -- not an error: the window was too small
 
 
 def load(
-    source: Source, offset: int, interpret: Interpret, persistent: Persistent, *, length: int | None = None
+    source: Source,
+    offset: int,
+    interpret: Interpret,
+    persistent: Persistent,
+    *,
+    length: int | None = None,
+    lazy: bool = False,
+    inline: Inline | None = None,
 ) -> tuple[Any, int]:
     """Read one pickle.
 
@@ -45,6 +54,9 @@ def load(
             stands for the result, or ``NotImplemented`` to leave it opaque.
         persistent: called with a persistent id; returns the value that stands for it.
         length: bytes of the pickle, if known: then it must end exactly there.
+        lazy: let long byte strings be windows on the source, which are read when they are asked for.
+        inline: called with an object that was given its state and where the pickle goes on; returns where
+            it goes on after bytes that lie between the opcodes and belong to the object.
 
     Returns:
         The value, and the offset after the pickle.
@@ -53,43 +65,53 @@ def load(
         CorruptFileError: it is cut short, malformed, or longer or shorter than ``length``.
         UnsafeFileError: it would call a function of the standard library.
     """
-    left = source.size - offset
-    for window in _WINDOWS if length is None else (length,):
-        data = read(source, offset, window if length is not None else min(window, left))
-        machine = _Machine(source, offset, data, interpret, persistent)
-        try:
-            value = machine.run()
-        except _Ended:
-            if length is not None or window >= left:
-                break
-            continue
-        if length is not None and machine.place != length:
-            raise machine.fault("the pickle ends here and its member goes on")
-        return value, offset + machine.place
-    raise CorruptFileError(
-        source.path, "the pickle is cut short", offset=offset + len(data), member=source.member
-    )
+    end = source.size if length is None else offset + length
+    step = length if length is not None and not lazy else _STEP  # an inflated source is read once, whole
+    machine = _Machine(source, offset, end, interpret, persistent, step=step, lazy=lazy, inline=inline)
+    try:
+        value = machine.run()
+    except _Ended:
+        raise CorruptFileError(
+            source.path, "the pickle is cut short", offset=end, member=source.member
+        ) from None
+    if length is not None and machine.position != end:
+        raise machine.fault("the pickle ends here and its member goes on")
+    return value, machine.position
 
 
 class _Machine:
-    """A stack machine for one pickle."""
+    """A stack machine for one pickle, of which ``data`` holds the part that is being read."""
 
     def __init__(
-        self, source: Source, base: int, data: bytes, interpret: Interpret, persistent: Persistent
+        self,
+        source: Source,
+        offset: int,
+        end: int,
+        interpret: Interpret,
+        persistent: Persistent,
+        *,
+        step: int,
+        lazy: bool,
+        inline: Inline | None,
     ) -> None:
-        self.source, self.base, self.data, self.place = source, base, data, 0
-        self.interpret, self.persistent = interpret, persistent
+        self.source, self.base, self.end, self.data, self.place = source, offset, end, b"", 0
+        self.interpret, self.persistent, self.inline = interpret, persistent, inline
+        self.step, self.lazy = step, lazy
         self.stack: list[Any] = []
         self.marks: list[list[Any]] = []
         self.memo: dict[int, Any] = {}
-        self.room = _SPARE_MEMORY + _MEMORY_A_BYTE * len(data)
+        self.room = _SPARE_MEMORY
 
     def run(self) -> Any:
         """Run to STOP and return the one value left."""
-        code, end, table = self.data, len(self.data), _TABLE
+        table = _TABLE
         try:
-            while self.place < end:
-                operation = code[self.place]
+            while True:
+                try:
+                    operation = self.data[self.place]
+                except IndexError:
+                    self.fill(1)
+                    continue
                 self.place += 1
                 if operation == 0x2E:  # STOP
                     if len(self.stack) != 1 or self.marks:
@@ -100,25 +122,56 @@ class _Machine:
             raise
         except _FAULTS as error:
             raise self.fault(f"this is no valid pickle ({type(error).__name__}: {str(error)[:80]})") from None
-        raise _Ended
 
     def fault(self, reason: str) -> CorruptFileError:
         return CorruptFileError(
-            self.source.path, reason, offset=self.base + max(self.place - 1, 0), member=self.source.member
+            self.source.path, reason, offset=max(self.position - 1, 0), member=self.source.member
         )
 
     # Reading
 
+    @property
+    def position(self) -> int:
+        """Offset in the source of the next byte."""
+        return self.base + self.place
+
+    def fill(self, count: int) -> None:
+        """Read on, so that ``count`` bytes or more lie ahead."""
+        position, ahead = self.position, len(self.data) - self.place
+        if count > self.end - position:
+            raise _Ended
+        self.data = read(self.source, position, min(max(count, self.step), self.end - position))
+        self.base, self.place = position, 0
+        self.room += _MEMORY_A_BYTE * (len(self.data) - ahead)
+
     def take(self, count: int) -> bytes:
         if count > len(self.data) - self.place:
-            raise _Ended
+            self.fill(count)
         self.place += count
         return self.data[self.place - count : self.place]
 
-    def line(self) -> bytes:
-        end = self.data.find(b"\n", self.place)
-        if end < 0:
+    def take_values(self, count: int) -> bytes | Window:
+        """Return the next bytes, which may be those of an array, or a window on them."""
+        if not self.lazy or count < _LEFT_IN_PLACE:
+            return self.take(count)
+        position = self.position
+        self.jump(position + count)
+        return Window(self.source, position, count, self.source.member)
+
+    def jump(self, position: int) -> None:
+        """Go on at another byte, not before the present one."""
+        if position > self.end:
             raise _Ended
+        if position - self.base <= len(self.data):
+            self.place = position - self.base
+        else:
+            self.data, self.base, self.place = b"", position, 0
+
+    def line(self) -> bytes:
+        start = self.place
+        while (end := self.data.find(b"\n", start)) < 0:
+            start = len(self.data) - self.place
+            self.fill(max(start + 1, min(2 * start, self.end - self.position)))
         taken = self.data[self.place : end]
         self.place = end + 1
         return taken
@@ -199,6 +252,8 @@ class _Machine:
         target = self.stack[-1]
         if isinstance(target, Opaque):
             self.stack[-1] = self._with_state(target, state)
+            if self.inline is not None and (end := self.inline(target, self.position)) is not None:
+                self.jump(max(end, self.position))
         elif isinstance(target, Global):
             raise self.unsafe("set attributes of", target)
 
@@ -232,7 +287,7 @@ class _Machine:
         return UnsafeFileError(
             self.source.path,
             f"would {what} {shown}",
-            offset=self.base + self.place - 1,
+            offset=self.position - 1,
             member=self.source.member,
             advice="paratree never runs code from a file; nothing was read",
         )
@@ -319,6 +374,11 @@ def _string(m: _Machine) -> None:
     m.push(escape_decode(text[1:-1])[0].decode("latin-1"))
 
 
+def _text(found: bytes | Window) -> str | Window:
+    """Return what Python 2 called a string: text, or the bytes of an array."""
+    return found.decode("latin-1") if isinstance(found, bytes) else found
+
+
 def _persistent(m: _Machine) -> None:
     m.push(m.persistent(m.stack.pop()))
 
@@ -355,14 +415,15 @@ _OPERATIONS: dict[bytes, Callable[[_Machine], object]] = {
     b"N": lambda m: m.push(None), b"\x88": lambda m: m.push(True), b"\x89": lambda m: m.push(False),
     b"G": lambda m: m.push(struct.unpack(">d", m.take(8))[0]),
     b"\x8a": lambda m: _long(m, m.number(1)), b"\x8b": lambda m: _long(m, m.number(4)),
-    b"S": _string, b"T": lambda m: m.push(m.take(m.number(4)).decode("latin-1")),
+    b"S": _string, b"T": lambda m: m.push(_text(m.take_values(m.number(4)))),
     b"U": lambda m: m.push(m.take(m.number(1)).decode("latin-1")),
     b"V": lambda m: m.push(m.line().decode("raw-unicode-escape")),
     b"X": lambda m: m.push(m.take(m.number(4)).decode("utf-8", "surrogatepass")),
     b"\x8c": lambda m: m.push(m.take(m.number(1)).decode("utf-8", "surrogatepass")),
     b"\x8d": lambda m: m.push(m.take(m.number(8)).decode("utf-8", "surrogatepass")),
-    b"B": lambda m: m.push(m.take(m.number(4))), b"C": lambda m: m.push(m.take(m.number(1))),
-    b"\x8e": lambda m: m.push(m.take(m.number(8))), b"\x96": lambda m: m.push(m.take(m.number(8))),
+    b"B": lambda m: m.push(m.take_values(m.number(4))), b"C": lambda m: m.push(m.take(m.number(1))),
+    b"\x8e": lambda m: m.push(m.take_values(m.number(8))),
+    b"\x96": lambda m: m.push(m.take_values(m.number(8))),
     b")": lambda m: m.push(()), b"t": lambda m: m.make(tuple(m.since_mark()), _TUPLE),
     b"\x85": lambda m: m.collect(1), b"\x86": lambda m: m.collect(2), b"\x87": lambda m: m.collect(3),
     b"]": lambda m: m.make([], _LIST), b"l": lambda m: m.make(m.since_mark(), _LIST),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 
 from paratree.core.errors import printable
+from paratree.files.local import Window
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -109,7 +110,7 @@ def _attribute(args: tuple[Any, ...]) -> Any:
 
 
 def _bytes(args: tuple[Any, ...]) -> Any:
-    return args[0] if args and isinstance(args[0], bytes) else (b"" if not args else NotImplemented)
+    return args[0] if args and isinstance(args[0], bytes | Window) else (b"" if not args else NotImplemented)
 
 
 def _reconstructor(args: tuple[Any, ...]) -> Any:

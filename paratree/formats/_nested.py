@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from paratree.core.errors import CorruptFileError, printable
 from paratree.core.names import BUFFER, OTHER, PARAMETER, STATE
+from paratree.files.local import Window
 from paratree.files.pickled import Global, Opaque
 
 TYPE_CHECKING = False
@@ -59,6 +60,7 @@ class Nested:
         plain: returns the plain value that an opaque object stands for, or the object itself.
         budget: how many values the containers may hold, those met again counted again.
         declared: class of a TorchScript module -> attribute -> kind.
+        in_unbuilt: kind of the arrays inside objects of unknown classes.
     """
 
     def __init__(
@@ -68,8 +70,10 @@ class Nested:
         plain: Callable[[Opaque], Any],
         budget: int,
         declared: dict[str, dict[str, str]],
+        in_unbuilt: str | None = OTHER,
     ) -> None:
         self.source, self._is_array, self._plain, self.declared = source, is_array, plain, declared
+        self._in_unbuilt = in_unbuilt
         self._left = budget + _SPARE_VISITS
         self._open: set[int] = set()  # containers that the walk is inside of; they are alive
         self.entries: list[Entry] = []
@@ -97,7 +101,7 @@ class Nested:
             self.entries.append(Entry(path, value, kind, owner))
             return _NOTHING
         if not isinstance(value, dict | list | tuple | set | frozenset | Opaque):
-            return repr(value) if isinstance(value, Global) else value
+            return _shown(value) if isinstance(value, Global | Window) else value
         if id(value) in self._open:
             return "<a cycle>"
         self._open.add(id(value))
@@ -154,7 +158,7 @@ class Nested:
             return self._dict(state, path, STATE)
         for part in (value.state, list(value.entries), value.args):
             if isinstance(part, dict | list | tuple):
-                self._visit(part, path, kind or OTHER, None)
+                self._visit(part, path, kind or self._in_unbuilt, None)
         return value
 
     def _script(self, target: Global, state: dict[Any, Any], path: tuple[str, ...], kind: str | None) -> Any:
@@ -185,6 +189,11 @@ class Nested:
         for found in (public, loose):
             self._items(found, path, kind or OTHER)
         return _NOTHING
+
+
+def _shown(value: Global | Window) -> str:
+    """Return the text that stands for a name, or for bytes that were left in the file."""
+    return repr(value) if isinstance(value, Global) else f"<{value.size} bytes>"
 
 
 def _named(items: Any) -> list[tuple[str, Any]]:
