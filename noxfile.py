@@ -36,6 +36,7 @@ FRAMEWORKS = [
     "optax==0.2.8",
     "dm-haiku==0.0.17",
     "equinox==0.13.8",
+    "gguf==0.19.0",
     "mxnet==1.9.1",  # its numpy<2 is taken back in pyproject.toml; tests/mxnet_numpy.py lets it import
     "transformers==4.57.6",  # the last with Flax and TensorFlow classes
 ]

