@@ -10,7 +10,7 @@ from paratree.files.local import read
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from typing import Any
 
     import numpy as np
@@ -39,11 +39,18 @@ class Wire:
         self.source, self.member = source, member if member is not None else source.member
         self._window, self._start = b"", 0
 
-    def fields(self, span: Span | None = None) -> Iterator[tuple[int, int, Any]]:
+    def fields(
+        self, span: Span | None = None, wanted: Mapping[int, tuple[int, ...]] | None = None
+    ) -> Iterator[tuple[int, int, Any]]:
         """Yield number, wire type and value of each field: a span for bytes, else an unsigned integer.
 
+        Args:
+            span: the message; the whole source if not given.
+            wanted: numbers of the fields to yield, and the wire types that each may have; all if not given.
+
         Raises:
-            CorruptFileError: a field does not end where its message does, or is of no known wire type.
+            CorruptFileError: a field does not end where its message does, or is of no known wire type, or
+                not of the one that is wanted.
         """
         place, end = (0, self.source.size) if span is None else span
         held, base = b"", place  # bytes of this message at hand, and where they begin
@@ -82,6 +89,11 @@ class Wire:
             else:
                 what = "a group, which nobody writes" if wire in _GROUPS else f"of wire type {wire}"
                 raise self.fault(f"field {number} is {what}", place)
+            if wanted is not None:
+                if (types := wanted.get(number)) is None:
+                    continue
+                if wire not in types:
+                    raise self.fault(f"field {number} is of wire type {wire} and not {types[0]}", base + at)
             yield number, wire, value
 
     def varints(self, span: Span) -> list[int]:

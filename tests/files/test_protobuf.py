@@ -58,6 +58,14 @@ def test_what_the_reference_writes_is_read():
     assert [signed(v) for n, _, v in wire.fields(fields[2]) if n == 3] == [-7]
 
 
+def test_only_wanted_fields_are_given_and_of_the_wanted_type():
+    data = field(1, VARINT, 7) + field(2, BYTES, b"ab") + field(3, VARINT, 9) + field(1, BYTES, b"cd")
+    wire = Wire(Memory(data, "m"))
+    assert [number for number, _, _ in wire.fields(None, {1: (VARINT, BYTES)})] == [1, 1]
+    with pytest.raises(pt.CorruptFileError, match="field 1 is of wire type 2 and not 0"):
+        list(wire.fields(None, {1: (VARINT,), 3: (VARINT,)}))
+
+
 def test_packed_numbers():
     wire = Wire(Memory(field(5, BYTES, varint(1) + varint(300) + varint(1 << 63)), "m"))
     assert wire.varints(next(wire.fields())[2]) == [1, 300, 1 << 63]
