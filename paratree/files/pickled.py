@@ -114,7 +114,20 @@ def _bytes(args: tuple[Any, ...]) -> Any:
 
 
 def _reconstructor(args: tuple[Any, ...]) -> Any:
-    """``copyreg._reconstructor(cls, base, state)`` and ``__newobj__`` would make an instance of ``cls``."""
+    """``copyreg._reconstructor(cls, base, state)`` makes a ``cls`` with the contents of ``base``."""
+    if len(args) != 3 or not isinstance(args[0], Global) or not is_inert(args[0]):
+        return NotImplemented
+    target, _, contents = args
+    made = Opaque(target, contents if isinstance(contents, tuple) else ())
+    if isinstance(contents, dict):
+        made.pairs = list(contents.items())
+    elif contents is not None and not isinstance(contents, tuple):
+        made.entries = list(contents) if isinstance(contents, list) else [contents]
+    return made
+
+
+def _new_object(args: tuple[Any, ...]) -> Any:
+    """``copyreg.__newobj__(cls, *args)`` makes an instance of ``cls``."""
     if args and isinstance(args[0], Global) and is_inert(args[0]):
         return Opaque(args[0], args[1:])
     return NotImplemented
@@ -132,7 +145,7 @@ VALUES: dict[tuple[str, str], Callable[[tuple[Any, ...]], Any]] = {
     ("builtins", "bool"): lambda args: bool(args and args[0]),
     ("builtins", "bytes"): _bytes, ("builtins", "bytearray"): _bytes,
     ("builtins", "getattr"): _attribute, ("_codecs", "encode"): _encode,
-    ("copyreg", "_reconstructor"): _reconstructor, ("copyreg", "__newobj__"): _reconstructor,
+    ("copyreg", "_reconstructor"): _reconstructor, ("copyreg", "__newobj__"): _new_object,
 }  # fmt: skip
 MODERN = {"__builtin__": "builtins", "copy_reg": "copyreg", "exceptions": "builtins"}  # Python 2 names
 

@@ -1,18 +1,21 @@
 """NumPy arrays, scalars and dtypes as pickles hold them: read from their description, never built.
 
 Source: ``ndarray.__reduce_ex__`` and ``dtype.__reduce__`` of NumPy 2.4, and the names they had in NumPy 1;
-``jax.Array.__reduce__`` of JAX 0.10, which wraps a NumPy array.
+``jax.Array.__reduce__`` of JAX 0.10, which wraps a NumPy array; ``joblib.numpy_pickle`` of joblib 1.5, which
+writes the values of an array between the opcodes of the pickle, after its description.
 """
 
 from __future__ import annotations
 
 import struct
+from math import prod
 
 from paratree.core.array import RefusedArray
 from paratree.core.dtypes import BITS, from_numpy_code
 from paratree.core.errors import CorruptFileError
 from paratree.files.array import check_shape, file_array
-from paratree.files.local import Memory, Window
+from paratree.files.local import Memory, Window, read
+from paratree.files.pickle import load
 from paratree.files.pickled import Global, Opaque
 
 TYPE_CHECKING = False
@@ -28,7 +31,11 @@ _ARRAYS = frozenset({
     *((module, "_reconstruct") for module in _MULTIARRAY),
     *((module, "_frombuffer") for module in _NUMERIC),
     ("jax._src.array", "_reconstruct_array"), ("jax._src.device_array", "reconstruct_device_array"),
+    ("joblib.numpy_pickle", "NumpyArrayWrapper"),
+    ("sklearn.externals.joblib.numpy_pickle", "NumpyArrayWrapper"),
 })  # fmt: skip
+_WRAPPER = "NumpyArrayWrapper"
+_LONGEST_WIDTH = 9  # digits of the bytes a value
 _REFUSALS = {  # letter of a dtype's code -> word for the dtype, and why it is not read
     "O": ("object", "Python objects; reading them would run their pickles, which paratree never does"),
     "U": ("text", "text; paratree reads numbers"),
@@ -110,12 +117,56 @@ def _parts(value: Opaque) -> tuple[Any, Any, Any, Any]:
                 return shape, dtype, order == "F", raw
         return None, None, None, None
     state = value.state
+    if value.target.name == _WRAPPER:
+        state = state if isinstance(state, dict) else {}
+        raw = value.entries[0] if value.entries else None
+        return state.get("shape"), state.get("dtype"), state.get("order") == "F", raw
     if not value.target.module.startswith("numpy"):  # function, its arguments, the array's state, its type
         state = value.args[2] if len(value.args) > 2 else None
     match state:
         case (int(), shape, dtype, fortran, raw) | (shape, dtype, fortran, raw):
             return shape, dtype, fortran, raw
     return None, None, None, None
+
+
+def values_between(value: Opaque, source: Source, position: int) -> int | None:
+    """Attach the values that joblib writes after an array's description, unread.
+
+    Args:
+        value: an object that was given its state.
+        source: where its pickle lies.
+        position: where the pickle would go on.
+
+    Returns:
+        Where the pickle goes on; ``None`` if the object is no such description.
+    """
+    if value.target.name != _WRAPPER or not is_numpy_array(value):
+        return None
+    shape, dtype, _, _ = _parts(value)
+    if not isinstance(shape, tuple) or not isinstance(dtype, Opaque):
+        raise ValueError("an array of joblib has no shape or dtype")
+    if _code(dtype)[1:2] == "O":  # its values are a pickle, which is walked for its end
+        value.entries.append([])
+        return load(source, position, lambda target, args: NotImplemented, _no_persistent)[1]
+    if value.state.get("numpy_array_alignment_bytes") is not None:
+        position += 1 + read(source, position, 1)[0]
+    size = prod(check_shape(shape, source, source.member)) * _itemsize(dtype)
+    value.entries.append(Window(source, position, size, source.member))
+    return position + size
+
+
+def _itemsize(dtype: Opaque) -> int:
+    known = _known(dtype)
+    if known is not None:
+        return BITS[known[0]] // 8
+    letter, digits = _code(dtype)[1:2], _code(dtype)[2:]
+    if not digits.isdecimal() or len(digits) > _LONGEST_WIDTH:
+        raise ValueError("an array of joblib has a dtype of unknown width")
+    return int(digits) * (4 if letter == "U" else 1)
+
+
+def _no_persistent(pid: Any) -> Any:
+    raise ValueError("a persistent id where none belongs")
 
 
 def plain_value(value: Opaque) -> Any:

@@ -1,0 +1,135 @@
+"""Python pickles of arrays: NumPy, JAX and plainly pickled torch tensors in any nesting; dumps of joblib.
+
+Nothing is unpickled: files.pickle reads the opcodes; formats._numpy_pickled and formats._torch_tensors say
+what arrays look like in them. Several pickles in a row, as ``pickle.dump`` writes them, are one tree.
+"""
+
+from __future__ import annotations
+
+from paratree.core.errors import CorruptFileError
+from paratree.files.local import LocalFile, Memory, Window
+from paratree.files.pickle import load
+from paratree.formats._numpy_pickled import values_between
+from paratree.formats._pickled_tree import PickledTree
+from paratree.formats._torch_storages import MAGIC, load_legacy, no_persistent
+from paratree.formats._torch_tensors import StorageRecord, interpret
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from paratree.core.tree import ParamTree
+    from paratree.files.local import Source
+    from paratree.files.pickled import Global
+
+NAME = "Python pickle"
+SUFFIXES = (".pkl", ".pickle", ".p", ".joblib", ".ckpt")
+FOLDER: tuple[str, ...] = ()
+LAZY = "yes, but for protocols below 3 of Python 3"
+TIES = "one array object in several places"
+READS = "NumPy and JAX arrays, torch tensors, dumps of joblib, every protocol; nothing is executed"
+EXTRA = None
+
+_DCP = b"torch.distributed.checkpoint.metadata"  # its .metadata is a pickle of another format
+_COMPRESSED = {  # first bytes -> what compressed the file
+    b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ\0": "xz", b"\x28\xb5\x2f\xfd": "zstd",
+    b"]\0\0\x80\0": "lzma", b"\x04\x22\x4d\x18": "lz4",
+    b"\x78\x01": "zlib", b"\x78\x5e": "zlib", b"\x78\x9c": "zlib", b"\x78\xda": "zlib",
+}  # fmt: skip
+_FIRST_OF_2 = b"}](cNKMJGX)\x88\x89\x8aTU"  # opcodes that a pickle of protocol 2 or 3 begins with
+_FIRST_OF_4 = _FIRST_OF_2 + b"\x95\x8cBC\x8e\x8d\x8f\x96"
+_AFTER_MARK = b"dlitcIKNSVXUFLpq("
+_MOST_PICKLES = 1000
+_MOST_VALUES = 50_000_000
+
+
+def sniff(file: LocalFile) -> bool:
+    """Tell whether the file begins as a pickle does; protocols 0 and 1 have no mark, so the suffix counts."""
+    head = file.head
+    if len(head) > 2 and head[0] == 0x80 and 2 <= head[1] <= 5:
+        first = _FIRST_OF_4 if head[1] >= 4 else _FIRST_OF_2
+        return head[2] in first and MAGIC not in head[:32] and _DCP not in head[:64]
+    if not file.path.lower().endswith(SUFFIXES):
+        return False
+    return _compression(head) is not None or (_begins_without_mark(head) and _last(file) == b".")
+
+
+def _begins_without_mark(head: bytes) -> bool:
+    """Tell whether these can be the first bytes of protocol 0 or 1."""
+    if head[:1] == b"(":
+        return head[1:2] in [bytes([code]) for code in _AFTER_MARK]
+    if head[:1] in (b"]", b"}"):
+        return head[1:2] in (b"q", b"r", b"p", b"(", b".")
+    module, _, rest = head[1:].partition(b"\n")
+    name, newline, _ = rest.partition(b"\n")
+    words = [*module.split(b"."), name]
+    return head[:1] == b"c" and newline == b"\n" and all(w.decode("latin-1").isidentifier() for w in words)
+
+
+def _compression(head: bytes) -> str | None:
+    return next((name for magic, name in _COMPRESSED.items() if head.startswith(magic)), None)
+
+
+def _last(file: LocalFile) -> bytes:
+    found = bytearray(1)
+    file.readinto(memoryview(found), file.size - 1)
+    return bytes(found)
+
+
+def open(file: LocalFile) -> ParamTree:
+    """Read the opcodes and return the tree; the values of arrays stay in the file until they are asked for.
+
+    Raises:
+        CorruptFileError: it is no pickle, is cut short, or holds an array that its bytes do not fill.
+        UnsafeFileError: the pickle would call code of the standard library.
+    """
+    if (engine := _compression(file.head)) is not None:
+        raise CorruptFileError(
+            file.path, f"it is compressed with {engine}", offset=0, advice="decompress it and open the result"
+        )
+    found = PickledTree(file, NAME, in_unbuilt=None)
+    storages = _Storages(file)
+    values: list[Any] = []
+    place = 0
+    while place < file.size:
+        if len(values) == _MOST_PICKLES:
+            raise CorruptFileError(file.path, f"over {_MOST_PICKLES} pickles in a row", offset=place)
+        value, place = load(
+            file, place, storages.interpret, no_persistent, lazy=True,
+            inline=lambda value, position: values_between(value, file, position),
+        )  # fmt: skip
+        values.append(value)
+    for i, value in enumerate(values):
+        path = (str(i),) if len(values) > 1 else ()
+        meta = found.add(value, storages.find, min(file.size, _MOST_VALUES), file, path=path)
+        found.meta.update({path[0]: meta} if path and meta else meta)
+    if len(values) > 1:
+        found.notes.append(f"the file is {len(values)} pickles in a row; names begin with their number")
+    return found.tree()
+
+
+class _Storages:
+    """The storages of plainly pickled tensors: each is a whole file of ``torch.save``, as a byte string."""
+
+    def __init__(self, file: LocalFile) -> None:
+        self.file = file
+        self.sources: dict[str, Source | None] = {}
+
+    def find(self, key: str) -> Source | None:
+        """Return the bytes of the storage of a key."""
+        return self.sources[key]
+
+    def interpret(self, target: Global, args: tuple[Any, ...]) -> Any:
+        """Return the record that stands for what a function of torch would return, or ``NotImplemented``."""
+        if (target.module, target.name) != ("torch.storage", "_load_from_bytes"):
+            return interpret(target, args)
+        (raw,) = args
+        if not isinstance(raw, bytes | Window):
+            raise TypeError("a storage is no byte string")
+        source = raw if isinstance(raw, Window) else Memory(raw, self.file.path, self.file.member)
+        value, find, _ = load_legacy(source)
+        if not isinstance(value, StorageRecord):
+            raise TypeError("a byte string holds no storage")
+        key = str(len(self.sources))
+        self.sources[key] = find(value.key)
+        return StorageRecord(key, value.dtype, value.size, value.first)
