@@ -1,6 +1,7 @@
 """The Hugging Face shard index: a JSON file that says which shard holds which tensor.
 
-Layout: ``{"metadata": {"total_size": N}, "weight_map": {tensor: shard}}``; the shards lie beside it.
+Layout: ``{"metadata": {"total_size": N}, "weight_map": {tensor: shard}}``; the shards lie beside it. Keras
+writes the same with layers for tensors, each with a list of shards.
 """
 
 from __future__ import annotations
@@ -17,16 +18,25 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _LARGEST_INDEX = 100_000_000
-_ADVICE = "the download is incomplete or mixed: fetch the index and all shards again"
+MIXED = "the download is incomplete or mixed: fetch the index and all shards again"
 
 
 def is_index(file: LocalFile, shard_suffix: str) -> bool:
-    """Tell whether ``file`` is a shard index whose shards end in ``shard_suffix``."""
+    """Tell whether ``file`` is a shard index whose shards end in ``shard_suffix``.
+
+    Raises:
+        CorruptFileError: it is called an index, and it is none.
+    """
     if not file.path.endswith(".json") or not file.head.lstrip().startswith(b"{"):
         return False
-    return f'{shard_suffix}"'.encode() in file.head or any(
-        shard.endswith(shard_suffix) for shard in _weight_map(file).values()
-    )
+    if f'{shard_suffix}"'.encode() in file.head:
+        return True
+    try:
+        return any(shard.endswith(shard_suffix) for shards in shards_of(file).values() for shard in shards)
+    except CorruptFileError:
+        if file.path.endswith((".index.json", ".weights.json")):
+            raise
+        return False
 
 
 def open_index(file: LocalFile, open_shard: Callable[[LocalFile], ParamTree], format: str) -> ParamTree:
@@ -47,7 +57,7 @@ def open_index(file: LocalFile, open_shard: Callable[[LocalFile], ParamTree], fo
         shard = weight_map[name]
         if not isinstance(param := shards[shard].get(name), Param):
             raise CorruptFileError(
-                file.path, f"the shard {shard} has no such tensor", member=name, advice=_ADVICE
+                file.path, f"the shard {shard} has no such tensor", member=name, advice=MIXED
             )
         params[name] = param
     for shard, tree in shards.items():
@@ -58,7 +68,7 @@ def open_index(file: LocalFile, open_shard: Callable[[LocalFile], ParamTree], fo
                     file.path,
                     f"the shard {shard} holds it and the index does not say so",
                     member=name,
-                    advice=_ADVICE,
+                    advice=MIXED,
                 )
             params.setdefault(name, param)
     notes = dict.fromkeys(note for tree in shards.values() for note in tree.notes)
@@ -81,13 +91,34 @@ def _order(weight_map: dict[str, str], shards: dict[str, ParamTree]) -> list[str
 
 
 def _weight_map(file: LocalFile) -> dict[str, str]:
+    """Return the one shard of each tensor."""
+    found = shards_of(file)
+    if any(len(shards) != 1 for shards in found.values()):
+        raise _no_index(file)
+    return {name: shards[0] for name, shards in found.items()}
+
+
+def shards_of(file: LocalFile) -> dict[str, list[str]]:
+    """Return the shards of each entry of an index.
+
+    Raises:
+        CorruptFileError: it is no index.
+    """
     if file.size > _LARGEST_INDEX:
         raise CorruptFileError(file.path, f"{file.size} bytes are too many for a shard index")
     weight_map = parse_object(file, read(file, 0, file.size)).get("weight_map")
-    if not isinstance(weight_map, dict) or not all(isinstance(shard, str) for shard in weight_map.values()):
-        raise CorruptFileError(
-            file.path,
-            "no weight_map from tensor names to shard files",
-            advice="it is no shard index: open the weights",
-        )
-    return weight_map
+    if not isinstance(weight_map, dict):
+        raise _no_index(file)
+    found = {name: [entry] if isinstance(entry, str) else entry for name, entry in weight_map.items()}
+    for shards in found.values():
+        if not isinstance(shards, list) or not shards or not all(isinstance(shard, str) for shard in shards):
+            raise _no_index(file)
+    return found
+
+
+def _no_index(file: LocalFile) -> CorruptFileError:
+    return CorruptFileError(
+        file.path,
+        "no weight_map from tensor names to shard files",
+        advice="it is no shard index: open the weights",
+    )

@@ -1,4 +1,4 @@
-"""Keras and HDF5: ``.keras`` archives, ``.weights.h5`` of Keras 3, older ``.h5``, and any other HDF5 file.
+"""Keras and HDF5: ``.keras`` archives, weights of Keras 3 (also in shards), older ``.h5``, other HDF5 files.
 
 Configurations are parsed as JSON and never built: a Lambda layer in one stays text.
 Layouts: ``saving_lib.py`` and ``legacy_h5_format.py`` of Keras 3.15, ``hdf5_format.py`` of tf-keras 2.20.
@@ -14,6 +14,7 @@ from paratree.core.tree import Origin, Param, ParamTree
 from paratree.files.hdf5 import Dataset, Group, is_hdf5, read_tree
 from paratree.files.json import parse_object
 from paratree.files.local import LocalFile, Memory, read
+from paratree.files.shards import is_index
 from paratree.files.zip import STORED, archive
 from paratree.formats._keras_names import (
     Inner,
@@ -25,10 +26,11 @@ from paratree.formats._keras_names import (
     trained,
     variables,
 )
+from paratree.formats._keras_shards import SHARD, read_shards
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
     from typing import Any
 
     from paratree.files.local import Source
@@ -37,11 +39,11 @@ if TYPE_CHECKING:
     Config = dict[str, Any]
 
 NAME = "Keras"
-SUFFIXES = (".keras", ".weights.h5", ".h5", ".hdf5")
-FOLDER = ("model.weights.h5", "*.weights.h5", "*.keras", "*.h5", "*.hdf5")
+SUFFIXES = (".keras", ".weights.h5", ".h5", ".hdf5", ".weights.json")
+FOLDER = ("*.weights.json", "model.weights.h5", "*.weights.h5", "*.keras", "*.h5", "*.hdf5")
 LAZY = "yes; compressed chunks are inflated when asked for"
 TIES = "hard links"
-READS = "Keras 1 to 3: models, weights, optimizer state; other HDF5 files by their paths"
+READS = "Keras 1 to 3: models, weights, shards, optimizer state; other HDF5 files by their paths"
 EXTRA = None
 
 _CONFIG, _METADATA, _WEIGHTS = "config.json", "metadata.json", "model.weights.h5"
@@ -55,7 +57,7 @@ _TOP_LEVEL = "top_level_model_weights"  # of a model itself, beside those of its
 
 def sniff(file: LocalFile) -> bool:
     """Tell whether the file is HDF5 or an archive that Keras wrote."""
-    if is_hdf5(file.head):
+    if is_hdf5(file.head) or is_index(file, SHARD):
         return True
     members = archive(file)
     return members is not None and _CONFIG in members and _WEIGHTS in members
@@ -69,11 +71,15 @@ def open(file: LocalFile) -> ParamTree:
         UnsafeFileError: the file leads out of itself, or claims far more than it stores.
         MissingPackageError: h5py is not installed.
     """
+    if is_index(file, SHARD):
+        root, shards = read_shards(file, _wanted)
+        return _tree(file, file, root, {}, {}, shards)
     members = archive(file)
     if members is None:
-        return _tree(file, file, {}, {})
+        return _tree(file, file, read_tree(file, _wanted), {}, {})
     metadata = _json(file, members[_METADATA]) if _METADATA in members else {}
-    return _tree(file, _weights(members[_WEIGHTS]), metadata, _json(file, members[_CONFIG]))
+    config, source = _json(file, members[_CONFIG]), _weights(members[_WEIGHTS])
+    return _tree(file, source, read_tree(source, _wanted), metadata, config)
 
 
 def _json(file: LocalFile, member: Member) -> Config:
@@ -104,8 +110,10 @@ def _wanted(name: str) -> bool:
     return name in _TEXTS or name in _JSON_TEXTS or name.rstrip("0123456789") in _LISTS
 
 
-def _tree(file: LocalFile, source: Source, metadata: Config, config: Config) -> ParamTree:
-    root = read_tree(source, _wanted)
+def _tree(
+    file: LocalFile, source: Source, root: Group, metadata: Config, config: Config,
+    shards: Sequence[LocalFile] = (),
+) -> ParamTree:  # fmt: skip
     weights = root.children.get("model_weights", root)
     notes: list[str] = []
     found: Iterable[Variable]
@@ -126,7 +134,10 @@ def _tree(file: LocalFile, source: Source, metadata: Config, config: Config) -> 
     params = _params(source, found)
     if any(p.kind == PARAMETER and name.rpartition(".")[2].isdecimal() for name, p in params.items()):
         notes.append("Variables with a number for a name: the file does not say the class of their layer.")
-    return ParamTree(params, Origin(file.path, form, meta, notes, [file.close]))
+    if shards:
+        form = f"{form}, {len(shards)} shard{'s' if len(shards) != 1 else ''}"
+    closers = [opened.close for opened in (*shards, file)]
+    return ParamTree(params, Origin(file.path, form, meta, notes, closers))
 
 
 def _params(source: Source, found: Iterable[Variable]) -> dict[str, Param]:

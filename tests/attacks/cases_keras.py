@@ -11,7 +11,7 @@ import h5py
 import numpy as np
 from h5py import h5d, h5p, h5s, h5t
 
-from tests.attacks.harness import Case
+from tests.attacks.harness import Case, Sweep
 from tests.attacks.makers import NUMBERS, member, zipped
 
 LIBRARIES = ("numpy", "ml_dtypes", "h5py", "paratree.verbs.get")  # what listing imports anyway
@@ -324,6 +324,43 @@ def _continued(length: int) -> bytes:
     return LEGACY[: place + 16] + _ADDRESS.pack(length) + LEGACY[place + 24 :]
 
 
+_FIRST_SHARD, _SECOND_SHARD = "m_00000.weights.h5", "m_00001.weights.h5"
+_BOTH = [_FIRST_SHARD, _SECOND_SHARD]
+
+
+def _variables(path: str, name: str | None, **arrays):
+    """Fill a file with the variables of a layer."""
+
+    def fill(file) -> None:
+        held = file.create_group(path)
+        if name is not None:
+            held.attrs["name"] = name
+        for number, shape in arrays.items():
+            held[number.strip("_")] = np.zeros(shape, "float32")
+
+    return fill
+
+
+_SHARDS = {
+    _FIRST_SHARD: hdf5(_variables("layers/dense/vars", "first", _0=(2, 3))),
+    _SECOND_SHARD: hdf5(_variables("layers/dense/vars", None, _1=(3,))),
+}
+
+
+def sharded(weight_map: object = None, **shards: object) -> dict[str, object]:
+    """Return a checkpoint of an index and two shards, which share the variables of one layer."""
+    weight_map = {"/layers/dense/vars": _BOTH} if weight_map is None else weight_map
+    index = json.dumps({"metadata": {"total_size": 36.0}, "weight_map": weight_map}).encode()
+    given = {_BOTH[int(number.strip("_"))]: data for number, data in shards.items()}
+    files = {"m.weights.json": index, **_SHARDS, **given}
+    return {name: data for name, data in files.items() if data is not None}
+
+
+def _shards(id: str, weight_map: object = None, **shards: object) -> Case:
+    return Case(f"shards-{id}", "m.weights.json", sharded(weight_map, **shards), sharded())
+
+
+_OWN_SUFFIX = {"m.weights.json": b'{"weight_map": {"a": 1}}'}
 CASES = [
     _case("empty", b""),
     _case("only-signature", GOOD[:8]),
@@ -403,4 +440,30 @@ CASES = [
     _zip("archive-config-deep", archive(config=_DEEP_JSON)),
     _zip("archive-bomb", lambda: archive(GOOD + bytes(256 << 20), method=8), archive(method=8)),
     _zip("archive-inflates-to-less", archive(method=8, size=len(GOOD) + 9), archive(method=8)),
+    _shards("one-missing", _1=None),
+    _shards("one-cut", _1=_SHARDS[_SECOND_SHARD][:-9]),
+    _shards("one-is-text", _1=b"version https://git-lfs.github.com/spec/v1"),
+    _shards("one-is-a-link-to-nothing", _1="/nothing"),
+    _shards("variables-not-there", {"/layers/dense/vars": _BOTH, "/layers/gone/vars": [_FIRST_SHARD]}),
+    _shards("variables-in-one-only", _1=hdf5(lambda file: file.create_group("layers/dense/vars"))),
+    _shards("variables-not-named", {"/layers/dense/vars": [_FIRST_SHARD], "/layers/dense_1/vars": [_SECOND_SHARD]}),
+    _shards("variables-of-another-shard", _1=hdf5(_variables("layers/dense_1/vars", None, _1=(3,)))),
+    _shards("variable-twice", _1=_SHARDS[_FIRST_SHARD]),
+    _shards("variable-where-a-group-is", _1=hdf5(lambda f: f.create_group("layers/dense/vars/0").create_dataset("x", (2,), "f4"))),
+    _shards("names-differ", _1=hdf5(_variables("layers/dense/vars", "second", _1=(3,)))),
+    _shards("shard-twice", {"/layers/dense/vars": [*_BOTH, _SECOND_SHARD]}),
+    _shards("layer-twice", {"/layers/dense/vars": _BOTH, "layers/dense": _BOTH}),
+    _shards("shard-outside", {"/layers/dense/vars": [_FIRST_SHARD, f"../{_SECOND_SHARD}"]}),
+    _shards("shard-absolute", {"/layers/dense/vars": [_FIRST_SHARD, "/etc/passwd"]}),
+    _shards("shard-is-the-folder", {"/layers/dense/vars": [_FIRST_SHARD, "."]}),
+    _shards("shard-in-a-folder", {"/layers/dense/vars": [_FIRST_SHARD, f"x/{_SECOND_SHARD}"]}),
+    _shards("shard-is-a-number", {"/layers/dense/vars": [_FIRST_SHARD, 1]}),
+    _shards("shards-nested", {"/layers/dense/vars": [_BOTH]}),
+    _shards("no-shards", {"/layers/dense/vars": _BOTH, "/layers/other/vars": []}),
+    _shards("no-map", _BOTH),
+    _shards("hostile-names", {"/layers/dense/vars": _BOTH, _HOSTILE: [_SECOND_SHARD]}),
+    Case("shards-index-cut", "m.weights.json", {**sharded(), "m.weights.json": sharded()["m.weights.json"][:-1]}, sharded()),
+    Case("shards-index-deep", "m.weights.json", {**sharded(), "m.weights.json": _DEEP_JSON}, sharded()),
+    Case("shards-index-of-numbers", "m.weights.json", {**sharded(), **_OWN_SUFFIX}, sharded()),
 ]  # fmt: skip
+SWEEPS = [Sweep("m.weights.json", sharded()["m.weights.json"], tuple(_SHARDS.items()))]

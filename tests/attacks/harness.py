@@ -107,13 +107,14 @@ def write(case: Case, which: str, folder: Path) -> Path:
 
 
 def assert_refused(found: Run, path: Path, libraries: tuple[str, ...] = ()) -> None:
-    """One printable line that begins with the file, exit 2, little memory, little time."""
+    """One printable line that begins with the file, or one beside it, exit 2, little memory, little time."""
     base = idle(libraries)
     assert found.code == 2, found
     assert found.out == "", found
     lines = found.err.splitlines()
     assert len(lines) == 1, found.err
-    assert lines[0].startswith(f"paratree: {path}"), lines[0]
+    folder = path if path.is_dir() else path.parent
+    assert lines[0].startswith((f"paratree: {path}", f"paratree: {folder}{os.sep}")), lines[0]
     assert lines[0].isprintable(), lines[0]
     assert "; " in lines[0], "the line ends in what to do"
     assert 0 < found.memory < base.memory + MEMORY, (found.memory, base.memory)

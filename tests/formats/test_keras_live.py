@@ -223,3 +223,63 @@ def test_keras_2_weights_without_names(old, tmp_path):
             np.testing.assert_array_equal(param.value, weight.numpy(), strict=True)
         assert [p.name for p in found[:2]] == ["depthwise_conv2d.0", "depthwise_conv2d.bias"]
         assert found[9].name == "sequential.dense.kernel"
+
+
+# Shards
+
+
+def save_sharded(model, path):
+    """Save as many shards as Keras makes when each may hold little more than the largest variable."""
+    largest = max(keras.ops.convert_to_numpy(v).nbytes for v in model.variables)
+    model.save_weights(path, max_shard_size=(largest + 8) / 1024**3)
+    return len(list(path.parent.glob(f"{path.name.partition('.')[0]}_*.weights.h5")))
+
+
+@pytest.mark.parametrize("make", [*WHOLE.values(), models.subclassed], ids=[*WHOLE, "subclassed"])
+def test_shards_are_the_tree_of_the_one_file(make, tmp_path):
+    model = models.scramble(make())
+    model.save_weights(tmp_path / "one.weights.h5")
+    count = save_sharded(model, tmp_path / "m.weights.json")
+    assert count > 3
+    with pt.open(tmp_path / "one.weights.h5") as one, pt.open(tmp_path / "m.weights.json") as tree:
+        assert list(tree) == list(one)
+        assert tree.format == f"Keras weights, {count} shards"
+        assert (tree.notes, tree.ties, tree.size) == (one.notes, one.ties, one.size)
+        for name, param in tree.items():
+            np.testing.assert_array_equal(param.value, one[name].value, strict=True)
+            facts = [(p.kind, p.layout, p.trainable, p.role) for p in (param, one[name])]
+            assert facts[0] == facts[1]
+
+
+def test_shards_equal_what_keras_loads(tmp_path):
+    model, other = models.scramble(models.functional()), models.functional()
+    save_sharded(model, tmp_path / "m.weights.json")
+    names = list(models.expected(model))
+    other.load_weights(tmp_path / "m.weights.json")
+    with pt.open(tmp_path) as tree:  # the folder stands for the index
+        assert list(params_of(tree)) == names
+        for name, value in zip(names, models.expected(other).values(), strict=True):
+            np.testing.assert_array_equal(tree[name].value, value, strict=True)
+
+
+def test_variables_of_one_layer_in_two_shards(tmp_path):
+    model = models.scramble(keras.Sequential([keras.Input((4,)), keras.layers.Dense(4, name="only")]))
+    assert save_sharded(model, tmp_path / "m.weights.json") == 2
+    with pt.open(tmp_path / "m.weights.json") as tree:
+        assert list(tree) == ["only.kernel", "only.bias"]
+        assert [p.array.source.path.rpartition("/")[2] for p in tree.values()] == [
+            "m_00000.weights.h5",
+            "m_00001.weights.h5",
+        ]
+        assert_same(tree, models.expected(model))
+
+
+def test_shards_of_a_compiled_model_hold_its_optimizer(tmp_path):
+    model = models.sequential()
+    model.compile("adam", "mse")
+    model.optimizer.build(model.trainable_variables)
+    save_sharded(model, tmp_path / "m.weights.json")
+    model.save_weights(tmp_path / "one.weights.h5")
+    with pt.open(tmp_path / "m.weights.json") as tree, pt.open(tmp_path / "one.weights.h5") as one:
+        assert list(tree) == list(one)
+        assert len(tree.select(kind="state")) > 10
