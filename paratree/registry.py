@@ -92,8 +92,7 @@ def find_format(file: LocalFile) -> Format:
     Raises:
         UnknownSourceError: none does.
     """
-    first = _OF_SUFFIX.get(file.path.rpartition(".")[2].lower())
-    for name in sorted(_names("formats"), key=lambda name: name != first):
+    for name in _by_likelihood(file):
         if (module := _built_in("formats", name)).sniff(file):
             return module  # type: ignore[no-any-return]
     for module in _third_party("paratree.formats", _names("formats")).values():
@@ -102,8 +101,27 @@ def find_format(file: LocalFile) -> Format:
     raise UnknownSourceError(f"{printable(file.path)}: {_unknown(file)}")
 
 
+def _by_likelihood(file: LocalFile) -> tuple[str, ...]:
+    """Return the formats in the order in which to ask them: each of them has to be imported for that."""
+    suffix = file.path.rpartition(".")[2].lower()
+    likely = [_OF_SUFFIX[suffix]] if suffix in _OF_SUFFIX else []
+    for place, start, names in _OF_START:
+        if file.head.startswith(start, place):
+            likely += names
+    return tuple(dict.fromkeys([*likely, *_names("formats")]))
+
+
+_OF_START = (  # place, bytes there, and the formats that have them: the next to be asked if the suffix misleads
+    (0, b"PK", ("torch", "numpy", "keras")),
+    (0, b"\x80", ("torch", "pickle")),
+    (0, b"\x89HDF", ("keras",)),
+    (0, b"\x93NUMPY", ("numpy", "equinox")),
+    (0, b"GGUF", ("gguf",)),
+    (8, b"{", ("safetensors",)),
+)
 _OF_SUFFIX = {  # suffix -> the format asked first, so that the others need not be imported
     "bin": "torch", "ckpt": "torch", "eqx": "equinox", "gguf": "gguf", "h5": "keras", "hdf5": "keras",
+    "index": "tensorflow", "pb": "tensorflow",
     "jit": "torch", "keras": "keras", "onnx": "onnx",
     "msgpack": "flax", "npy": "numpy", "npz": "numpy", "pt": "torch", "pth": "torch", "safetensors": "safetensors",
     "tar": "torch",

@@ -9,6 +9,7 @@ import pytest
 
 import paratree as pt
 from paratree import registry
+from tests.attacks.cases_keras import hdf5, keras3
 from tests.attacks.makers import member, npy, safetensors, torch_zip, zipped
 
 
@@ -117,3 +118,25 @@ def test_what_no_format_knows_is_described(tmp_path, content, message, suffix):
     path.write_bytes(content)
     with pytest.raises(pt.UnknownSourceError, match=message):
         pt.open(path)
+
+
+GOODS = {
+    "keras": hdf5(keras3), "numpy": npy(), "safetensors": safetensors(), "torch": torch_zip(),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [*GOODS])
+@pytest.mark.parametrize("suffix", ["", ".unknown"])
+def test_bytes_that_tell_spare_the_import_of_every_format(name, suffix, tmp_path, monkeypatch):
+    asked = []
+    built_in = registry._built_in
+    monkeypatch.setattr(registry, "_built_in", lambda room, name: asked.append(name) or built_in(room, name))
+    path = tmp_path / f"m{suffix}"
+    path.write_bytes(GOODS[name])
+    pt.open(path).close()
+    assert asked == [name]
+
+
+def test_formats_that_are_asked_early_exist():
+    early = {name for _, _, names in registry._OF_START for name in names}
+    assert early <= set(registry._names("formats"))
