@@ -111,7 +111,7 @@ def _by_likelihood(file: LocalFile) -> tuple[str, ...]:
     return tuple(dict.fromkeys([*likely, *_names("formats")]))
 
 
-_OF_START = (  # place, bytes there, and the formats that have them: the next to be asked if the suffix misleads
+_OF_START = (  # place, bytes there, and the formats that have them: the next to be asked
     (0, b"PK", ("torch", "numpy", "keras")),
     (0, b"\x80", ("torch", "pickle")),
     (0, b"\x89HDF", ("keras",)),
