@@ -9,7 +9,7 @@ from functools import cache
 from importlib import import_module
 
 from paratree.core.errors import MismatchError, UnknownSourceError, printable
-from paratree.files.folder import folder_entries
+from paratree.files.folder import folder_entries, latest_entries
 from paratree.files.local import LocalFile
 from paratree.files.zip import archive
 
@@ -59,27 +59,41 @@ def open(source: object, *, grads: object = None) -> ParamTree:
 def _open_path(path: str) -> ParamTree:
     if os.path.isdir(path):  # noqa: PTH112 -- pathlib costs the command line a fifth of its start
         path = entry_of(path)
-    file = LocalFile(path)
+    file = LocalFile(_index_of(path))
     return find_format(file).open(file)
+
+
+def _index_of(path: str) -> str:
+    """Return the index of a TensorFlow checkpoint for its prefix or one of its shards, else the path."""
+    prefix, shard, _ = path.rpartition(".data-")
+    index = (prefix if shard else path) + ".index"
+    named = bool(shard) or not os.path.exists(path)  # noqa: PTH110
+    return index if named and os.path.isfile(index) else path  # noqa: PTH113
 
 
 def entry_of(folder: str) -> str:
     """Return the file that stands for a folder: an index, or the one file of weights in it.
 
+    Of numbered steps it is the last.
+
     Raises:
         UnknownSourceError: there is none, or several with equal right.
     """
-    patterns = [pattern for module in known_formats().values() for pattern in module.FOLDER]
+    every = [pattern for module in known_formats().values() for pattern in module.FOLDER]
+    numbered = tuple(p for p in every if "#" in p)
+    patterns = [p for p in every if p not in numbered]
     literal = tuple(p for p in patterns if "*" not in p)
     if found := folder_entries(folder, literal):
         return found[0]
     first_parts = tuple(p for p in patterns if "-00001-of-" in p)
-    for stage in (tuple(p for p in patterns if p.endswith(".json")), first_parts, tuple(patterns)):
-        found = list(dict.fromkeys(folder_entries(folder, stage)))
+    stages = [tuple(p for p in patterns if p.endswith(".json")), first_parts, tuple(patterns)]
+    for stage in (*stages, numbered):
+        entries = latest_entries if stage is numbered else folder_entries
+        found = list(dict.fromkeys(entries(folder, stage)))
         if len(found) == 1:
             return found[0]
         if found:
-            names = ", ".join(printable(os.path.basename(f)) for f in found[:5])  # noqa: PTH119
+            names = ", ".join(printable(os.path.relpath(f, folder)) for f in found[:5])
             raise UnknownSourceError(
                 f"{printable(folder)}: {len(found)} files could be meant ({names}); name one"
             )
@@ -113,18 +127,22 @@ def _by_likelihood(file: LocalFile) -> tuple[str, ...]:
 
 _OF_START = (  # place, bytes there, and the formats that have them: the next to be asked
     (0, b"PK", ("torch", "numpy", "keras")),
-    (0, b"\x80", ("torch", "pickle")),
+    (0, b"\x80", ("torch", "pickle", "dcp")),
     (0, b"\x89HDF", ("keras",)),
     (0, b"\x93NUMPY", ("numpy", "equinox")),
     (0, b"GGUF", ("gguf",)),
+    (0, b"\x08\x01\x12", ("tensorflow",)),
+    (0, b"model_checkpoint_path", ("tensorflow",)),
     (8, b"{", ("safetensors",)),
 )
 _OF_SUFFIX = {  # suffix -> the format asked first, so that the others need not be imported
     "bin": "torch", "ckpt": "torch", "eqx": "equinox", "gguf": "gguf", "h5": "keras", "hdf5": "keras",
     "index": "tensorflow", "pb": "tensorflow",
     "jit": "torch", "keras": "keras", "onnx": "onnx",
-    "msgpack": "flax", "npy": "numpy", "npz": "numpy", "pt": "torch", "pth": "torch", "safetensors": "safetensors",
+    "msgpack": "flax",
+    "npy": "numpy", "npz": "numpy", "pt": "torch", "pth": "torch", "safetensors": "safetensors",
     "tar": "torch",
+    "joblib": "pickle", "p": "pickle", "pickle": "pickle", "pkl": "pickle", "distcp": "dcp", "metadata": "dcp",
 }  # fmt: skip
 
 

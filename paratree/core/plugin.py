@@ -30,7 +30,8 @@ class Format(Protocol):
     Attributes:
         NAME: name of the format, as shown.
         SUFFIXES: what its files end in; they order the candidates, the bytes decide.
-        FOLDER: patterns of the file that stands for a folder, the most telling first.
+        FOLDER: patterns of the file that stands for a folder, the most telling first; ``#`` is a number, of
+            which the greatest is taken.
         LAZY: whether one tensor can be read without the others, in a few words.
         TIES: how the format records ties, in a few words.
         READS: what is read, in a few words.

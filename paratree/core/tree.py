@@ -34,7 +34,7 @@ class Param:
         live: what only a live model has; ``None`` for a parameter of a file.
     """
 
-    __slots__ = ("_layout", "_trainable", "array", "kind", "live", "name")
+    __slots__ = ("_aliases", "_layout", "_trainable", "array", "kind", "live", "name")
 
     def __init__(
         self,
@@ -45,9 +45,10 @@ class Param:
         trainable: bool | None = None,
         layout: str | None = None,
         live: Live | None = None,
+        aliases: tuple[str, ...] = (),
     ) -> None:
         self.name, self.array, self.kind, self.live = name, array, kind, live
-        self._trainable, self._layout = trainable, layout
+        self._trainable, self._layout, self._aliases = trainable, layout, aliases
 
     @property
     def shape(self) -> Shape:
@@ -99,7 +100,7 @@ class Param:
     @property
     def aliases(self) -> tuple[str, ...]:
         """Other names that the framework has for it and that look-ups and selectors know."""
-        return () if self.live is None else self.live.aliases
+        return self._aliases if self.live is None else self.live.aliases
 
     @property
     def handle(self) -> Any:

@@ -19,6 +19,28 @@ def folder_entries(path: str, patterns: tuple[str, ...]) -> list[str]:
     return [os.path.join(path, n) for pattern in patterns for n in names if fnmatchcase(n, pattern)]  # noqa: PTH118
 
 
+def latest_entries(path: str, patterns: tuple[str, ...]) -> list[str]:
+    """Return the file of the greatest number that fits a pattern, as the last step of a training run.
+
+    In a pattern, ``#`` stands for a number: ``checkpoint_#`` for files, ``#/_METADATA`` for folders, before
+    whose number letters may stand. Symbolic links are not followed.
+
+    Returns:
+        One file, or none; several if different words stand before the number: no steps of one run.
+    """
+    import re
+
+    latest: dict[str, tuple[int, str]] = {}  # words before the number -> the greatest, and its file
+    entries = [entry for entry in os.scandir(path) if not entry.is_symlink()]
+    for before, after in (pattern.split("#") for pattern in patterns):
+        name = re.compile(f"({re.escape(before) or '[A-Za-z_-]*'})([0-9]{{1,18}})")
+        for entry in entries:
+            file = entry.path + after
+            if (step := name.fullmatch(entry.name)) and os.path.isfile(file) and not os.path.islink(file):  # noqa: PTH113, PTH114
+                latest[step[1]] = max(latest.get(step[1], (-1, "")), (int(step[2]), file))
+    return [file for _, file in latest.values()]
+
+
 def beside(file: LocalFile, name: str, *, links: bool = False) -> LocalFile:
     """Open a file that ``file`` names, relative to the folder in which ``file`` lies.
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import stat
+from bisect import bisect_right
 
 from paratree.core.errors import CorruptFileError, SourceNotFoundError, UnknownSourceError, printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Any, Protocol
 else:
     Protocol = object
@@ -80,6 +82,11 @@ class LocalFile:
         self._opened = os.fstat(self._descriptor)
         self.size = self._opened.st_size
         self.key = (self._opened.st_dev, self._opened.st_ino)
+        self.version = (
+            self.key,
+            self.size,
+            self._opened.st_mtime_ns,
+        )  # another one: another file, or changed
         self.archive: Any = None  # the zip directory, once read; see files.zip
         self.head = read(self, 0, min(HEAD, self.size))
 
@@ -129,6 +136,28 @@ class Window:
     def readinto(self, view: memoryview, offset: int) -> None:
         """Fill ``view`` from ``offset`` of the window."""
         self.source.readinto(view, self.start + offset)
+
+
+class Joined:
+    """Other sources, one after the other, as one."""
+
+    def __init__(self, parts: Sequence[Source], path: str, member: str | None = None) -> None:
+        self.path, self.member, self._parts = path, member, tuple(parts)
+        self._starts = [0]
+        for part in self._parts:
+            self._starts.append(self._starts[-1] + part.size)
+        self.size = self._starts[-1]
+        self.key: Any = tuple(part.key for part in self._parts)
+
+    def readinto(self, view: memoryview, offset: int) -> None:
+        """Fill ``view`` from ``offset`` of the whole."""
+        place = bisect_right(self._starts, offset) - 1
+        done = 0
+        while done < len(view):
+            part, inside = self._parts[place], offset + done - self._starts[place]
+            length = min(len(view) - done, part.size - inside)
+            part.readinto(view[done : done + length], inside)
+            done, place = done + length, place + 1
 
 
 class Memory:

@@ -1,0 +1,147 @@
+"""A saved pytree as parameters: names, kinds and order, as a live tree of JAX or Flax has them.
+
+A node is a dict, or a list; a leaf is an array, or a plain value, which becomes meta.
+"""
+
+from __future__ import annotations
+
+from paratree.core.errors import printable
+from paratree.core.names import BUFFER, OTHER, PARAMETER, STATE, kind_of, natural
+from paratree.core.tree import Param
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Collection
+    from typing import Any
+
+    from paratree.core.array import LazyArray
+
+_COLLECTIONS = {  # of Flax, and the fields of a training state
+    "params": PARAMETER, "batch_stats": BUFFER, "cache": BUFFER, "opt_state": STATE,
+    "intermediates": OTHER, "perturbations": OTHER, "step": OTHER,
+}  # fmt: skip
+_STATES = frozenset({"opt_state", "optimizer", "optimizer_state", "optim", "opt"})
+_AVERAGE = frozenset({"counter", "hidden", "average"})
+_LONE = "parameter"  # what an array alone is called
+_PLAIN = (str, int, float, complex, bool, type(None))
+
+
+class _Nothing:
+    """Stands in the plain values for a place that held only arrays."""
+
+
+_NOTHING = _Nothing()
+
+
+class Pytree:
+    """The parameters and the plain values of a saved pytree.
+
+    Args:
+        root: the tree, no deeper than recursion may go; it is not changed.
+        aside: names of nodes that are no part of the model, whose arrays are neither parameters nor buffers.
+
+    Attributes:
+        params: the parameters by name, in the order of the file; where that is only a sorting of names,
+            numbers are in numeric order.
+        meta: the plain values, keyed as the arrays are named.
+        notes: what one should know.
+    """
+
+    def __init__(self, root: Any, aside: Collection[str] = ()) -> None:
+        self.params: dict[str, Param] = {}
+        self.notes: list[str] = []
+        self._aside = aside
+        if not aside and is_variables(root):
+            self.meta: dict[str, Any] = self._variables(root)
+            return
+        kinds = _COLLECTIONS if _is_train_state(root) else {}
+        kept = self._below(root, "", None, kinds)
+        if isinstance(kept, dict):
+            self.meta = kept
+        else:
+            self.meta = {} if kept is _NOTHING or kept is None else {"value": kept}
+
+    def add(self, name: str, array: LazyArray, kind: str | None, alias: str = "") -> None:
+        """Add an array; if the name is taken, as ``a.b`` may be by ``b`` below ``a``, it gets a number."""
+        free = name or _LONE
+        if free in self.params:
+            number = next(n for n in range(2, len(self.params) + 3) if f"{free}#{n}" not in self.params)
+            self.notes.append(
+                f"two leaves are called {printable(free)}: another is {printable(free)}#{number}"
+            )
+            free = f"{free}#{number}"
+        kind = kind or _kind_by_name(name, array.dtype)
+        self.params[free] = Param(free, array, kind, aliases=(alias,) if alias else ())
+
+    def _variables(self, collections: dict[str, Any]) -> dict[str, Any]:
+        """Collections are no part of a name, unless a parameter, or a collection before, has the name."""
+        meta: dict[str, Any] = {}
+        taken = {path for path, _ in _leaves(collections["params"], "")}
+        for collection, held in collections.items():
+            kind = _COLLECTIONS.get(collection, BUFFER)
+            own = taken if collection != "params" else set()
+            for path, leaf in _leaves(held, ""):
+                full = f"{collection}.{path}"
+                if isinstance(leaf, _PLAIN):
+                    meta[full] = leaf
+                elif path in own:
+                    self.add(full, leaf, kind)
+                else:
+                    self.add(path, leaf, kind, full)
+            taken |= {path for path, _ in _leaves(held, "")}
+        return meta
+
+    def _below(self, node: Any, name: str, kind: str | None, kinds: dict[str, str]) -> Any:
+        """Add the arrays of a node and return its plain values."""
+        if isinstance(node, _PLAIN):
+            return node
+        if not isinstance(node, dict | list):
+            self.add(name, node, kind)
+            return _NOTHING
+        kind = OTHER if name in self._aside else kind
+        kept = {}
+        for key, child in _items(node):
+            below = kind or kinds.get(key) or (STATE if key in _STATES else None)
+            plain = self._below(child, f"{name}.{key}" if name else key, below, {})
+            if plain is not _NOTHING:
+                kept[key] = plain
+        if isinstance(node, list) and len(kept) == len(node):
+            return list(kept.values())
+        return kept or _NOTHING
+
+
+def is_variables(root: Any) -> bool:
+    """Tell whether a tree is what ``net.init`` of Flax returns: collections, one of them ``params``."""
+    return (
+        isinstance(root, dict)
+        and "params" in root
+        and not _is_train_state(root)
+        and all(isinstance(collection, dict) for collection in root.values())
+    )
+
+
+def _is_train_state(root: Any) -> bool:
+    return isinstance(root, dict) and "params" in root and ("opt_state" in root or "step" in root)
+
+
+def _kind_by_name(name: str, dtype: str) -> str:
+    """Return the kind of a leaf of no collection; Haiku's running statistics are in ``mean_ema``."""
+    above, _, last = name.rpartition(".")
+    if last in _AVERAGE and above.endswith(("mean_ema", "var_ema")):
+        return BUFFER
+    return kind_of(name, dtype)
+
+
+def _items(node: dict[Any, Any] | list[Any]) -> list[tuple[str, Any]]:
+    """Return the children of a node by name; JAX sorts keys, and that puts layer 10 before layer 2."""
+    if isinstance(node, list):
+        return [(str(i), child) for i, child in enumerate(node)]
+    items = [(str(key), child) for key, child in node.items()]
+    names = [name for name, _ in items]
+    return sorted(items, key=lambda item: natural(item[0])) if names == sorted(names) else items
+
+
+def _leaves(node: Any, name: str) -> list[tuple[str, Any]]:
+    if not isinstance(node, dict | list):
+        return [(name, node)]
+    return [leaf for key, child in _items(node) for leaf in _leaves(child, f"{name}.{key}" if name else key)]
