@@ -69,5 +69,6 @@ def formats(found: Sequence[FormatFacts]) -> list[str]:
 def format_cells(facts: FormatFacts) -> tuple[str, ...]:
     """Return the texts of a format, one for each of :data:`FORMAT_HEADS`."""
     writes, needs = "yes" if facts.writes else "no", facts.extra or "-"
-    cells = (facts.name, " ".join(facts.suffixes), facts.reads, facts.lazy, facts.ties, writes, needs)
+    suffixes = " ".join(facts.suffixes) or "a folder"
+    cells = (facts.name, suffixes, facts.reads, facts.lazy, facts.ties, writes, needs)
     return tuple(map(printable, cells))

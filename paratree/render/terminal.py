@@ -31,6 +31,8 @@ _TIED = "⛓"
 _GAP = 2
 _LONGEST_TIED = 32
 _LONGEST_CELL = 40
+_LEAST_SUFFIXES = 12
+_ANSWER = re.compile(r"(?:(yes|no)\b[,:;]? ?)?(.*)", re.DOTALL)  # in a fact: "no", "yes; but", "hard links"
 _LEAST_NAME, _SHARE_OF_NAME = 22, 0.45
 _BRACES = re.compile(r"\{[^{}]*\}|\*\*$")
 _STYLES = {"dtype": Style(color="green"), "tied": Style(color="magenta")}
@@ -187,18 +189,51 @@ def _shortened(name: str, width: int, common: int = 0) -> str:
     return start.rstrip(" .") + "…" + tail
 
 
-def formats(found: Sequence[FormatFacts]) -> Table:
-    """Return the formats, a block of lines each; long lines are wrapped at words."""
+def formats(found: Sequence[FormatFacts]) -> Formats:
+    """Return the formats as something rich can print."""
+    return Formats(found)
+
+
+class Formats:
+    """A table of formats that fits itself to the width it is printed at.
+
+    Its cells say yes or no; what a format adds to that, and what is read, stand below them.
+    """
+
+    def __init__(self, found: Sequence[FormatFacts]) -> None:
+        from paratree.render.results import FORMAT_HEADS, format_cells
+
+        self._rows = [[name for name in FORMAT_HEADS if name != "READS"]]
+        self._below = [""]
+        for row in map(format_cells, found):
+            facts = dict(zip(FORMAT_HEADS, row, strict=True))
+            below = [facts.pop("READS")]
+            for name in ("LAZY", "TIES"):
+                answer, more = _ANSWER.fullmatch(facts[name]).groups()  # type: ignore[union-attr]
+                below += [f"{name.lower()}: {more}"] * bool(more)
+                facts[name] = answer or "yes"
+            self._rows.append([*facts.values()])
+            self._below.append(" · ".join(below))
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Yield the lines."""
+        from rich.padding import Padding
+
+        widths = [max(map(cell_len, column)) for column in zip(*self._rows, strict=True)]
+        spare = options.max_width - sum(widths) - _GAP * (len(widths) - 1)
+        widths[1] = max(widths[1] + min(spare, 0), _LEAST_SUFFIXES)
+        yield _line(self._rows[0], widths, "dim", "dim")
+        for row, below in zip(self._rows[1:], self._below[1:], strict=True):
+            yield _line(row, widths, "bold", "")
+            yield Padding(Text(below, "dim"), (0, 0, 0, widths[0] + _GAP))
+
+
+def _line(cells: Sequence[str], widths: Sequence[int], first: str, rest: str) -> Table:
+    """Return one line of a table, its cells wrapped at words."""
     from rich.table import Table
 
-    from paratree.render.results import FORMAT_HEADS, format_cells
-
-    grid = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0), show_header=False)
-    for number, facts in enumerate(found):
-        if number:
-            grid.add_row()
-        name, *cells = format_cells(facts)
-        grid.add_row(Text(name, "bold"), Text(cells[0], "bold"))
-        for heading, cell in zip(FORMAT_HEADS[2:], cells[1:], strict=True):
-            grid.add_row(Text(heading.lower(), "dim"), Text(cell))
-    return grid
+    line = Table.grid(padding=(0, _GAP, 0, 0), pad_edge=False)
+    for width in widths:
+        line.add_column(width=width, overflow="fold")
+    line.add_row(*(Text(cell, rest if number else first) for number, cell in enumerate(cells)))
+    return line

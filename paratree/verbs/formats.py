@@ -31,15 +31,16 @@ class FormatFacts:
 
 
 def formats() -> tuple[FormatFacts, ...]:
-    """Return what every known format can do, built-in ones first.
+    """Return what every known format can do, in the order of their names.
 
     Example:
         >>> [facts.name for facts in formats() if ".safetensors" in facts.suffixes]
         ['safetensors']
     """
-    return tuple(
+    known = (
         FormatFacts(
             module.NAME, tuple(module.SUFFIXES), module.READS, module.LAZY, module.TIES, extra=module.EXTRA
         )
         for module in known_formats().values()
     )
+    return tuple(sorted(known, key=lambda facts: facts.name.casefold()))

@@ -10,6 +10,7 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from paratree.render.terminal import _shortened, formats, table
+from paratree.verbs.formats import FormatFacts
 from paratree.verbs.formats import formats as known
 from paratree.verbs.show import show
 from tests.render.hostile import NAMES
@@ -139,5 +140,27 @@ def test_formats(width):
     with console.capture() as captured:
         console.print(formats(known()))
     text = captured.get()
-    assert ".safetensors.index.json" in text
     assert all(len(line) <= width for line in text.splitlines())
+    assert "…" not in text
+    if width >= 80:
+        assert ".safetensors.index.json" in text
+        firsts = [line for line in text.splitlines() if not line.startswith(" ")]
+        assert len(firsts) == 1 + len(known())
+
+
+def test_a_format_in_the_table():
+    facts = FormatFacts(
+        "Some", (".some", ".other"), "all of it", "yes; in blocks", "no: written twice", extra="x"
+    )
+    plain = FormatFacts("Other format", (), "a part", "yes", "hard links")
+    console = Console(width=60, color_system=None, file=io.StringIO())
+    with console.capture() as captured:
+        console.print(formats([facts, plain]))
+    assert [line.rstrip() for line in captured.get().splitlines()] == [
+        "NAME          SUFFIXES      LAZY  TIES  WRITES  NEEDS",
+        "Some          .some .other  yes   no    no      x",
+        "              all of it · lazy: in blocks · ties: written",
+        "              twice",
+        "Other format  a folder      yes   yes   no      -",
+        "              a part · ties: hard links",
+    ]
