@@ -142,7 +142,9 @@ _OF_SUFFIX = {  # suffix -> the format asked first, so that the others need not 
     "msgpack": "flax",
     "npy": "numpy", "npz": "numpy", "pt": "torch", "pth": "torch", "safetensors": "safetensors",
     "tar": "torch",
-    "joblib": "pickle", "p": "pickle", "pickle": "pickle", "pkl": "pickle", "distcp": "dcp", "metadata": "dcp",
+    "pdiparams": "paddle", "pdopt": "paddle", "pdparams": "paddle",
+    "joblib": "pickle", "p": "pickle", "pickle": "pickle", "pkl": "pickle",
+    "distcp": "dcp", "metadata": "dcp",
 }  # fmt: skip
 
 
