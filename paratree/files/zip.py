@@ -31,13 +31,22 @@ _MOST_INFLATED, _SUSPECT_RATIO = 64 << 20, 200  # beyond both together, a member
 _CHUNK = 1 << 16
 
 
+class Inside(Window):
+    """An archive that is a part of another file, as each chunk of a distributed checkpoint is."""
+
+    def __init__(self, source: Source, start: int, size: int, member: str | None = None) -> None:
+        super().__init__(source, start, size, member)
+        self.archive: Any = None
+        self.head = read(self, 0, min(_LOCAL_FORMAT.size, size))
+
+
 class Member:
     """One entry: its name, where its bytes are and how they are stored."""
 
     __slots__ = ("_central", "compressed", "crc", "file", "header", "method", "name", "offset", "size")
 
     def __init__(
-        self, file: LocalFile, name: str, central: tuple[int, int, int, int, int], header: int
+        self, file: LocalFile | Inside, name: str, central: tuple[int, int, int, int, int], header: int
     ) -> None:
         self.file, self.name, self._central, self.header = file, name, central, header
         self.method, _, self.crc, self.compressed, self.size = central
@@ -184,7 +193,7 @@ class Verified:
                 raise CorruptFileError(self.path, "its CRC-32 is not the recorded one", member=self.member)
 
 
-def archive(file: LocalFile) -> dict[str, Member] | None:
+def archive(file: LocalFile | Inside) -> dict[str, Member] | None:
     """Return the members of a zip file by name, in directory order; ``None`` if it is no zip file.
 
     Raises:
@@ -199,7 +208,7 @@ def archive(file: LocalFile) -> dict[str, Member] | None:
     return members
 
 
-def _directory(file: LocalFile) -> dict[str, Member]:
+def _directory(file: LocalFile | Inside) -> dict[str, Member]:
     count, size, offset, end = _end(file)
     if offset + size != end or not count * _CENTRAL_FORMAT.size <= size <= _LARGEST_DIRECTORY:
         raise CorruptFileError(
@@ -223,7 +232,7 @@ def _directory(file: LocalFile) -> dict[str, Member]:
     return members
 
 
-def _check_layout(file: LocalFile, members: dict[str, Member], directory: int) -> None:
+def _check_layout(file: LocalFile | Inside, members: dict[str, Member], directory: int) -> None:
     """Check that members follow each other without overlap, up to the directory."""
     end = 0
     for member in sorted(members.values(), key=lambda m: m.header):
@@ -238,7 +247,7 @@ def _check_layout(file: LocalFile, members: dict[str, Member], directory: int) -
             )
 
 
-def _entry(file: LocalFile, data: bytes, place: int, start: int) -> tuple[Member, int]:
+def _entry(file: LocalFile | Inside, data: bytes, place: int, start: int) -> tuple[Member, int]:
     """Return the member of the directory entry at ``place`` and where the next entry begins."""
     after = place + _CENTRAL_FORMAT.size
     if after > len(data) or data[place : place + 4] != _CENTRAL:
@@ -263,7 +272,7 @@ def _entry(file: LocalFile, data: bytes, place: int, start: int) -> tuple[Member
     return member, after + name_length + extra_length + comment_length
 
 
-def _end(file: LocalFile) -> tuple[int, int, int, int]:
+def _end(file: LocalFile | Inside) -> tuple[int, int, int, int]:
     """Return number of entries, size and offset of the directory, and where the end record begins."""
     tail_length = min(file.size, 22 + _LONGEST_COMMENT)
     tail = read(file, file.size - tail_length, tail_length)
@@ -292,7 +301,7 @@ def _end(file: LocalFile) -> tuple[int, int, int, int]:
     return count, size, offset, end
 
 
-def _end64(file: LocalFile, end: int) -> tuple[int, int, int, int]:
+def _end64(file: LocalFile | Inside, end: int) -> tuple[int, int, int, int]:
     locator = end - 20
     if locator < 0 or read(file, locator, 4) != _LOCATOR64:
         raise CorruptFileError(file.path, "the archive's zip64 locator is missing", offset=max(locator, 0))

@@ -28,7 +28,7 @@ _STATE_KEYS = frozenset({
 _COPY_KEYS = frozenset({
     "ema", "ema_state", "ema_state_dict", "ema_model", "model_ema", "state_dict_ema", "swa", "averaged_model",
 })  # fmt: skip
-_MODEL_KEYS = frozenset({
+MODEL_KEYS = frozenset({
     "model", "state_dict", "model_state", "model_state_dict", "module", "net", "network", "weights", "params",
 })  # fmt: skip
 _RANDOM = ("rng_state", "rng_states", "random_state", "rng", "_rng")  # ends of the keys of generators' states
@@ -129,11 +129,11 @@ class Nested:
     def _dict(self, value: dict[Any, Any], path: tuple[str, ...], kind: str | None) -> Any:
         if {"state", "param_groups"} <= value.keys():
             kind = STATE
-        beside_model = any(k in _MODEL_KEYS and isinstance(item, dict | Opaque) for k, item in value.items())
+        beside_model = any(k in MODEL_KEYS and isinstance(item, dict | Opaque) for k, item in value.items())
         kept = {}
         for i, (key, item) in enumerate(value.items()):
             name = _key_name(key, i)
-            below = kind or _kind_below(name, beside_model)
+            below = kind or kind_below(name, beside_model)
             if below is None and beside_model and self._is_array(item):
                 below = OTHER  # a loss curve beside the model, say
             plain = self._visit(item, (*path, name), below, None)
@@ -204,7 +204,8 @@ def _named(items: Any) -> list[tuple[str, Any]]:
     return [(_key_name(key, i), value) for i, (key, value) in enumerate(pairs)]
 
 
-def _kind_below(name: str, beside_model: bool) -> str | None:
+def kind_below(name: str, beside_model: bool) -> str | None:
+    """Return the kind of everything below a key of a training checkpoint, if the key says so."""
     if name in _STATE_KEYS:
         return STATE
     if ("." not in name and name.endswith(_RANDOM)) or (beside_model and name in _COPY_KEYS):

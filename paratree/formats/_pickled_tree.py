@@ -41,6 +41,7 @@ class PickledTree:
         self.params: dict[str, Param] = {}
         self.meta: dict[str, Any] = {}
         self.notes: list[str] = []
+        self.closers = [file.close]
         self.unbuilt: dict[str, int] = {}
         self.declared: dict[str, dict[str, str]] = {}
         self.doubles = 0
@@ -129,7 +130,7 @@ class PickledTree:
             more = f" and {len(classes) - _CLASSES_SHOWN} more" if len(classes) > _CLASSES_SHOWN else ""
             shown = ", ".join(classes[:_CLASSES_SHOWN])
             notes.append(f"classes named by the file were not built, only their values read: {shown}{more}")
-        origin = Origin(self.file.path, self.format, self.meta, notes, [self.file.close])
+        origin = Origin(self.file.path, self.format, self.meta, notes, self.closers)
         return ParamTree(self.params, origin)
 
 
