@@ -34,7 +34,11 @@ LARGEST_VALUE, ALL_VALUES = 1 << 20, 4 << 20  # bytes: values that claim more ar
 HANG = 20  # seconds after which libFuzzer gives up on an input
 _WHERE = struct.Struct("<H")
 _CHECKED = 0x8000  # of _WHERE: checksums are looked at
-_CHECKSUMS = [("zlib", "crc32")]  # module, and the function in it that the readers call
+_CHECKSUMS = [  # module, and the function in it that the readers call
+    ("zlib", "crc32"),
+    ("paratree.formats._tensorflow_bundle", "masked"),
+    ("paratree.formats._tensorflow_table", "masked"),
+]
 _COUNT = struct.Struct("<Q")
 
 
@@ -62,7 +66,7 @@ class Finding(Exception):
 
 
 class Target:
-    """The reader of one format, applied to bytes."""
+    """The reader of one format, applied to bytes; other modules are as they were once it is closed."""
 
     def __init__(self, format: str, folder: Path) -> None:
         _import_reader(format)
@@ -73,16 +77,26 @@ class Target:
         self._collect(import_module(f"tests.attacks.cases_{format}"), folder)
         self._local = import_module("paratree.files.local").LocalFile
         self._in_memory = _in_memory_class(self._local)
-        folders = import_module("paratree.files.folder")
-        folders.LocalFile = self._open  # what a file names beside itself
         self._checked = True
+        self._before: list[tuple[object, str, object]] = []
+        self._override(import_module("paratree.files.folder"), "LocalFile", self._open)
         for module, function in _CHECKSUMS:
-            self._override(import_module(module), function)
+            if module in sys.modules:
+                self._override_checksum(sys.modules[module], function)
 
-    def _override(self, module, function: str) -> None:
+    def close(self) -> None:
+        """Put back what was there before."""
+        while self._before:
+            setattr(*self._before.pop())
+
+    def _override(self, module, name: str, value: object) -> None:
+        self._before.append((module, name, getattr(module, name)))
+        setattr(module, name, value)
+
+    def _override_checksum(self, module, function: str) -> None:
         """Let the readers see a checksum that fits, unless checksums are looked at."""
         compute = getattr(module, function)
-        setattr(module, function, lambda *of: compute(*of) if self._checked else _AnyNumber())
+        self._override(module, function, lambda *of: compute(*of) if self._checked else _AnyNumber())
 
     def _collect(self, module, folder: Path) -> None:
         """Write every good checkpoint; each file of one is a seed, beside the others as they are."""
@@ -221,7 +235,7 @@ def fuzz(format: str, seconds: int, kept: Path, counter: Path) -> None:
             _COUNT.pack_into(count, 0, done)
             try:
                 target.run(data)
-            except (Exception, RecursionError) as error:  # noqa: BLE001 -- any that escapes is a finding
+            except Exception as error:  # noqa: BLE001 -- any that escapes is a finding
                 _keep(kept, data, error)
 
         options = [
@@ -258,9 +272,11 @@ def replay(format: str, path: Path) -> int:
         _limit_memory()
         try:
             target.run(path.read_bytes())
-        except (Exception, RecursionError):  # noqa: BLE001 -- any that escapes is a finding
+        except Exception:  # noqa: BLE001 -- any that escapes is a finding
             traceback.print_exc()
             return 1
+        finally:
+            target.close()
     return 0
 
 

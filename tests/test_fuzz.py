@@ -12,15 +12,17 @@ from tests.attacks.harness import modules
 
 
 @pytest.fixture
-def target(tmp_path, monkeypatch):
+def target(tmp_path):
     """Return what makes a target; what it changes in other modules ends with the test."""
-    import zlib
+    made = []
 
-    from paratree.files import folder
+    def make(name):
+        made.append(fuzz.Target(name, tmp_path))
+        return made[-1]
 
-    monkeypatch.setattr(folder, "LocalFile", folder.LocalFile)
-    monkeypatch.setattr(zlib, "crc32", zlib.crc32)
-    return lambda name: fuzz.Target(name, tmp_path)
+    yield make
+    for one in reversed(made):
+        one.close()
 
 
 @pytest.mark.parametrize("format", modules())
