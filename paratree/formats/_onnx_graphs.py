@@ -247,8 +247,8 @@ class Walk:
 def _kind(name: str, array: LazyArray, initializer: bool) -> str:
     """Return what a tensor is: exporters keep shapes, axes and factors among the weights.
 
-    Single values that are constants of the code, and whole numbers along one axis at most, are no weights;
-    whole numbers of a byte or less along several axes are quantised weights.
+    A single value of a node is no weight, nor are whole numbers along one axis at most, unless the name says
+    so; whole numbers of a byte or less along several axes are quantised weights.
     """
     dtype, shape = array.dtype, array.shape
     if dtype not in BITS:
@@ -256,8 +256,7 @@ def _kind(name: str, array: LazyArray, initializer: bool) -> str:
     whole = dtype.startswith(("int", "uint", "bool"))
     if whole and dtype != "bool" and BITS[dtype] <= 8 and len(shape) > 1:
         return PARAMETER
-    if not initializer and (whole or all(n == 1 for n in shape)):
-        return OTHER
-    if whole and len(shape) <= 1 and role_of(name) is None:
+    single = not initializer and all(n == 1 for n in shape)
+    if role_of(name) is None and (single or (whole and (not initializer or len(shape) <= 1))):
         return OTHER
     return kind_of(name, dtype)
