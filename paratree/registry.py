@@ -134,6 +134,7 @@ _OF_START = (  # place, bytes there, and the formats that have them: the next to
     (0, b"\x08\x01\x12", ("tensorflow",)),
     (0, b"model_checkpoint_path", ("tensorflow",)),
     (8, b"{", ("safetensors",)),
+    (257, b"ustar", ("torch_tar",)),
 )
 _OF_SUFFIX = {  # suffix -> the format asked first, so that the others need not be imported
     "bin": "torch", "ckpt": "torch", "eqx": "equinox", "gguf": "gguf", "h5": "keras", "hdf5": "keras",
