@@ -169,7 +169,11 @@ def _kind(name: str, dtype: str, meta: dict[str, Any]) -> str:
 
 
 def _is_tied(params: dict[str, Param], meta: dict[str, Any]) -> bool:
-    """Tell whether the output layer is the embedding because the model has none of its own."""
+    """Tell whether the output layer is the embedding because the model has none of its own.
+
+    A model whose outputs are pooled embeds texts or ranks them: it has no output layer.
+    """
     architecture, is_model = meta.get(_ARCHITECTURE), meta.get("general.type", "model") == "model"
-    known = isinstance(architecture, str) and architecture in _TIED
-    return known and is_model and _EMBEDDING in params and _OUTPUT not in params
+    if not isinstance(architecture, str) or architecture not in _TIED or not is_model:
+        return False
+    return _EMBEDDING in params and _OUTPUT not in params and f"{architecture}.pooling_type" not in meta

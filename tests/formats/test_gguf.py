@@ -146,7 +146,8 @@ def test_what_is_refused_is_what_the_library_does_not_decode(library):
     refused = set()
     for type in library.GGML_QUANT_SIZES:
         try:
-            library.dequantize(random_blocks(library, type), type)
+            with np.errstate(all="ignore"):
+                library.dequantize(random_blocks(library, type), type)
         except NotImplementedError:
             refused.add(TYPES[type])
     assert refused & set(BLOCKS) == {name for name in REFUSED if name.count("_") < 3}
@@ -410,6 +411,7 @@ def test_an_output_left_out_is_the_embedding(tmp_path, architecture):
         ("clip", []),
         ("something new", []),
         ("llama", [("general.type", TEXT, "adapter")]),
+        ("qwen3", [("qwen3.pooling_type", U32, 3)]),
     ],
 )
 def test_no_tie_is_invented(tmp_path, architecture, more):
