@@ -9,8 +9,6 @@ checksum of external data is not looked at, as in the reference reader.
 
 from __future__ import annotations
 
-from itertools import count
-
 from paratree.core.errors import CorruptFileError, UnknownSourceError, printable
 from paratree.core.names import OTHER, STATE, join
 from paratree.core.tree import Origin, Param, ParamTree
@@ -164,17 +162,19 @@ def _named(found: list[Found]) -> tuple[dict[str, Param], list[str]]:
     for tensor in found:
         times[tensor.name] = times.get(tensor.name, 0) + 1
     params: dict[str, Param] = {}
-    doubles = 0
+    doubles: dict[str, int] = {}  # a full name -> how often it was met again
     for tensor in found:
         name = tensor.name
         if tensor.path and (tensor.apart or times[name] > 1):
             name = join((*tensor.path, name))
-        if name in params:
-            doubles += 1
-            name = next(other for n in count(2) if (other := f"{name}~{n}") not in params)
+        while name in params:
+            doubles[name] = doubles.get(name, 1) + 1
+            name = f"{name}~{doubles[name]}"
         params[name] = Param(name, tensor.array, tensor.kind)
-    notes = [f"tensors whose full names are the name of another are listed as NAME~2: {doubles}"]
-    return params, notes if doubles else []
+    if not doubles:
+        return params, []
+    number = sum(doubles.values()) - len(doubles)
+    return params, [f"tensors whose full names are the name of another are listed as NAME~2: {number}"]
 
 
 def _values(wire: Wire, graph: Span, params: dict[str, Param]) -> dict[str, dict[str, str]]:

@@ -191,7 +191,8 @@ def field(number, wire, payload):
 @pytest.mark.parametrize(
     ("number", "parts", "values"),
     [
-        (TensorProto.FLOAT, [(4, 5, v.tobytes()) for v in np.arange(4, dtype="<f4")], np.float32([0, 1, 2, 3])),
+        (TensorProto.FLOAT, [(4, 5, bytes([0, 0, n, 66])) for n in range(4)],
+         np.linspace(32, 32.75, 4, dtype="f4")),
         (TensorProto.INT64, [(7, 0, bytes([v])) for v in range(4)], np.arange(4)),
         (TensorProto.INT64, [(7, 2, b"\x02\0\x01"), (7, 0, b"\x02"), (7, 2, b"\x01\x03")], np.arange(4)),
         (TensorProto.DOUBLE, [(10, 2, b"\x10" + np.arange(2.0).tobytes())] * 2, np.array([0.0, 1, 0, 1])),
