@@ -1,7 +1,8 @@
 """The Hugging Face shard index: a JSON file that says which shard holds which tensor.
 
-Layout: ``{"metadata": {"total_size": N}, "weight_map": {tensor: shard}}``; the shards lie beside it. Keras
-writes the same with layers for tensors, each with a list of shards.
+Layout: ``{"metadata": {"total_size": N}, "weight_map": {tensor: shard}}``; the shards lie beside it. The
+metadata may also map the name of a tensor that was left out to that of the one it is (``huggingface_hub``).
+Keras writes layers instead of tensors, each with a list of shards.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from paratree.files.local import LocalFile, read
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any
 
 _LARGEST_INDEX = 100_000_000
 MIXED = "the download is incomplete or mixed: fetch the index and all shards again"
@@ -50,7 +52,8 @@ def open_index(file: LocalFile, open_shard: Callable[[LocalFile], ParamTree], fo
         SourceNotFoundError: a shard is missing.
         UnsafeFileError: the index names a file outside its folder.
     """
-    weight_map = _weight_map(file)
+    index = _index(file)
+    weight_map = _weight_map(file, index)
     shards = {name: open_shard(beside(file, name, links=True)) for name in dict.fromkeys(weight_map.values())}
     params: dict[str, Param] = {}
     for name in _order(weight_map, shards):
@@ -71,6 +74,10 @@ def open_index(file: LocalFile, open_shard: Callable[[LocalFile], ParamTree], fo
                     advice=MIXED,
                 )
             params.setdefault(name, param)
+    metadata = index.get("metadata")
+    for alias, kept in metadata.items() if isinstance(metadata, dict) else ():
+        if isinstance(kept, str) and kept in params and alias not in params:
+            params[alias] = Param(alias, params[kept].array, params[kept].kind)
     notes = dict.fromkeys(note for tree in shards.values() for note in tree.notes)
     meta = {shard: tree.meta for shard, tree in shards.items() if tree.meta}
     if meta and all(own == next(iter(meta.values())) for own in meta.values()):
@@ -90,9 +97,9 @@ def _order(weight_map: dict[str, str], shards: dict[str, ParamTree]) -> list[str
     return list(dict.fromkeys([name for own in within for name in own] + names))
 
 
-def _weight_map(file: LocalFile) -> dict[str, str]:
+def _weight_map(file: LocalFile, index: dict[str, Any]) -> dict[str, str]:
     """Return the one shard of each tensor."""
-    found = shards_of(file)
+    found = _shards(file, index)
     if any(len(shards) != 1 for shards in found.values()):
         raise _no_index(file)
     return {name: shards[0] for name, shards in found.items()}
@@ -104,9 +111,11 @@ def shards_of(file: LocalFile) -> dict[str, list[str]]:
     Raises:
         CorruptFileError: it is no index.
     """
-    if file.size > _LARGEST_INDEX:
-        raise CorruptFileError(file.path, f"{file.size} bytes are too many for a shard index")
-    weight_map = parse_object(file, read(file, 0, file.size)).get("weight_map")
+    return _shards(file, _index(file))
+
+
+def _shards(file: LocalFile, index: dict[str, Any]) -> dict[str, list[str]]:
+    weight_map = index.get("weight_map")
     if not isinstance(weight_map, dict):
         raise _no_index(file)
     found = {name: [entry] if isinstance(entry, str) else entry for name, entry in weight_map.items()}
@@ -114,6 +123,12 @@ def shards_of(file: LocalFile) -> dict[str, list[str]]:
         if not isinstance(shards, list) or not shards or not all(isinstance(shard, str) for shard in shards):
             raise _no_index(file)
     return found
+
+
+def _index(file: LocalFile) -> dict[str, Any]:
+    if file.size > _LARGEST_INDEX:
+        raise CorruptFileError(file.path, f"{file.size} bytes are too many for a shard index")
+    return parse_object(file, read(file, 0, file.size))
 
 
 def _no_index(file: LocalFile) -> CorruptFileError:

@@ -100,6 +100,39 @@ def test_bf16_and_fp8_equal_torch(tmp_path):
         np.testing.assert_array_equal(param.value.astype(np.float32), tensor.float().numpy())
 
 
+NARROW = [
+    "bfloat16", "float16", "float8_e4m3fn", "float8_e5m2", "float8_e4m3fnuz", "float8_e5m2fnuz",
+    "float8_e8m0fnu", "uint16", "uint32", "uint64", "int8", "bool",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NARROW)
+def test_every_bit_pattern_that_torch_writes(name, tmp_path):
+    """Every byte, and every pair of bytes, as torch's own dtype: the same bits come back."""
+    torch = pytest.importorskip("torch", reason="torch writes its own dtypes")
+    save = pytest.importorskip("safetensors.torch", reason="torch front of the reference library").save_file
+    every = torch.arange(1 << 16, dtype=torch.int32).to(torch.uint16).view(torch.uint8)
+    every = (every & 1 if name == "bool" else every).view(getattr(torch, name)).reshape(64, -1)
+    save({"w": every}, tmp_path / "m.safetensors")
+    param = pt.open(tmp_path / "m.safetensors")["w"]
+    assert (param.dtype, param.shape) == (name, tuple(every.shape))
+    np.testing.assert_array_equal(param.value.view(np.uint8), every.view(torch.uint8).numpy())
+    np.testing.assert_array_equal(param[3:5, 1:9].view(np.uint8), every[3:5, 1:9].view(torch.uint8).numpy())
+
+
+def test_four_bit_floats_that_torch_writes(tmp_path):
+    """Torch counts pairs, the file counts numbers; the low half of a byte is the first of them."""
+    torch = pytest.importorskip("torch", reason="torch writes its own dtypes")
+    save = pytest.importorskip("safetensors.torch", reason="torch front of the reference library").save_file
+    every = torch.arange(256, dtype=torch.uint8).reshape(16, 16)
+    save({"w": every.view(torch.float4_e2m1fn_x2)}, tmp_path / "m.safetensors")
+    param = pt.open(tmp_path / "m.safetensors")["w"]
+    assert (param.dtype, param.shape, param.nbytes) == ("float4_e2m1fn", (16, 32), 256)
+    halves = np.stack([every.numpy() & 15, every.numpy() >> 4], axis=-1).reshape(16, 32)
+    np.testing.assert_array_equal(param.value.view(np.uint8), halves)
+    np.testing.assert_array_equal(param[2:4, 5:12].view(np.uint8), halves[2:4, 5:12])
+
+
 @given(st.integers(0, 7), st.lists(st.integers(0, 5), max_size=3))
 def test_unaligned_headers(shift, shape):
     import tempfile
@@ -171,18 +204,66 @@ def test_sharded_index_and_its_folder(tmp_path):
             assert tree["c"]["w"].value.shape == (4,)
 
 
-def test_transformers_shards_equal_torch(tmp_path):
-    torch = pytest.importorskip("torch", reason="torch writes the shards")
-    state = {f"layer.{i}.weight": torch.randn(4, 4) for i in range(4)}
-    from safetensors.torch import save_file
+def _bert():
+    """A small BERT, of which two pairs of parameters are one each."""
+    transformers = pytest.importorskip("transformers", reason="transformers writes the shards")
+    config = transformers.BertConfig(
+        vocab_size=100, hidden_size=32, num_hidden_layers=11, num_attention_heads=2, intermediate_size=64,
+        max_position_embeddings=16,
+    )  # fmt: skip
+    return transformers.BertForMaskedLM(config)
 
-    names = list(state)
-    save_file({n: state[n] for n in names[:2]}, tmp_path / A)
-    save_file({n: state[n] for n in names[2:]}, tmp_path / B)
-    weight_map = dict.fromkeys(names[:2], A) | dict.fromkeys(names[2:], B)
-    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
-    for name, param in pt.open(tmp_path).items():
-        np.testing.assert_array_equal(param.value, state[name].numpy())
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_shards_of_save_pretrained(dtype, tmp_path):
+    torch = pytest.importorskip("torch", reason="torch holds the model")
+    net = _bert().to(getattr(torch, dtype))
+    net.save_pretrained(tmp_path, max_shard_size="40KB")
+    state, count = net.state_dict(), len(list(tmp_path.glob("*.safetensors")))
+    assert count > 3
+    with pt.open(tmp_path) as tree:
+        assert tree.format == f"safetensors, {count} shards"
+        assert dict(tree.meta) == {"format": "pt"}
+        tied = {"cls.predictions.decoder.weight", "cls.predictions.decoder.bias"}  # left out of the files
+        assert set(tree) == set(state) - tied
+        for name, param in tree.items():
+            assert param.dtype == dtype
+            np.testing.assert_array_equal(
+                param.value.view(np.uint8), state[name].contiguous().view(torch.uint8).numpy()
+            )
+        layers = list(dict.fromkeys(name.split(".")[3] for name in tree if ".layer." in name))
+        assert layers == [str(i) for i in range(11)]
+
+
+def test_shards_of_pickles_of_save_pretrained(tmp_path):
+    pytest.importorskip("torch", reason="torch holds the model")
+    net = _bert()
+    net.save_pretrained(tmp_path, max_shard_size="40KB", safe_serialization=False)
+    state, count = net.state_dict(), len(list(tmp_path.glob("*.bin")))
+    assert count > 3
+    with pt.open(tmp_path) as tree:
+        assert tree.format == f"PyTorch, {count} shards"
+        assert set(tree) == set(state)
+        assert [set(group) for group in tree.ties] == [
+            {"bert.embeddings.word_embeddings.weight", "cls.predictions.decoder.weight"},
+            {"cls.predictions.bias", "cls.predictions.decoder.bias"},
+        ]
+        for name, param in tree.items():
+            np.testing.assert_array_equal(param.value, state[name].numpy())
+
+
+def test_shards_of_the_hub(tmp_path):
+    torch = pytest.importorskip("torch", reason="torch holds the tensors")
+    hub = pytest.importorskip("huggingface_hub", reason="the hub's library writes the shards")
+    state = {f"block.{i}.{part}": torch.randn(8, 8) for i in (2, 10, 1) for part in ("up", "down")}
+    state["head"] = state["block.2.up"]
+    hub.save_torch_state_dict(dict(state), tmp_path, max_shard_size=600)
+    with pt.open(tmp_path) as tree:
+        assert tree.format == "safetensors, 3 shards"
+        assert set(tree) == set(state)
+        assert [set(group) for group in tree.ties] == [{"block.2.up", "head"}]
+        for name, param in tree.items():
+            np.testing.assert_array_equal(param.value, state[name].numpy())
 
 
 @pytest.mark.parametrize(
@@ -212,6 +293,18 @@ def test_a_damaged_shard_is_named(tmp_path):
     (tmp_path / B).write_bytes((tmp_path / B).read_bytes()[:-1])
     with pytest.raises(pt.CorruptFileError, match=B):
         pt.open(index)
+
+
+def test_alias_in_an_index(tmp_path):
+    index = _sharded(tmp_path, *GOOD)
+    content = json.loads(index.read_text())
+    content["metadata"] |= {"d.w": "c.w", "a.w": "c.w", "e.w": "nothing", "f.w": 3}
+    index.write_text(json.dumps(content))
+    tree = pt.open(index)
+    assert list(tree) == ["b.w", "a.w", "c.w", "d.w"]
+    assert tree.ties == (("c.w", "d.w"),)
+    index.write_text(json.dumps({**content, "metadata": ["d.w"]}))
+    assert pt.open(index).ties == ()
 
 
 def test_alias_in_a_shard(tmp_path):
