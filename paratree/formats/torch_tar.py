@@ -2,9 +2,9 @@
 
 Layout: what ``legacy_load`` of ``torch.serialization`` (2.13) still reads. ``storages`` is a pickled count,
 for each storage a pickle of key, device and class, a 64-bit count and the values, then a pickled list of
-views: key, key of the whole, first value, number. ``tensors`` is a pickled count, for each tensor a pickle of key,
-key of its storage and class, then numbers of 64 bits: axes, lengths, strides, first value. ``pickle`` is the
-saved object, which refers to both by key.
+views: key, key of the whole, first value, number. ``tensors`` is a pickled count, for each tensor a pickle of
+key, key of its storage and class, then numbers of 64 bits: axes, lengths, strides, first value. ``pickle`` is
+the saved object, which refers to both by key.
 """
 
 from __future__ import annotations

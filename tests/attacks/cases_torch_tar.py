@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 
 from tests.attacks.cases_torch import CALLS
-from tests.attacks.harness import Case, Sweep
+from tests.attacks.harness import Case
 from tests.attacks.makers import NUMBERS, Op, call, name, op, pickled
 
 _BLOCK = 512
@@ -102,7 +102,6 @@ def _extended(record: bytes, **wrong: object) -> bytes:
 
 
 _RECORD = b"28 mtime=1490000000.5555555\n"
-SWEEPS = [Sweep("changed.pth.tar", GOOD)]
 CASES = [
     *(_tar("calls-" + id, torch_tar({"w": pid(8), "x": code}), torch_tar({"w": pid(8), "x": call(name("mine", "Thing"))})) for id, code in CALLS[:8]),
     _tar("calls-in-storages", torch_tar(storages=storages([(7, call(name("os", "system"), "touch evil"), 4, _BYTES)]))),
