@@ -212,7 +212,10 @@ def _directory(file: LocalFile | Inside) -> dict[str, Member]:
     count, size, offset, end = _end(file)
     if offset + size != end or not count * _CENTRAL_FORMAT.size <= size <= _LARGEST_DIRECTORY:
         raise CorruptFileError(
-            file.path, f"the archive's directory cannot be {count} entries in {size} bytes", offset=offset
+            file.path,
+            f"the archive's directory cannot be {count} entries in {size} bytes",
+            offset=offset,
+            member=file.member,
         )
     data = read(file, offset, size)
     members: dict[str, Member] = {}
@@ -226,7 +229,10 @@ def _directory(file: LocalFile | Inside) -> dict[str, Member]:
         members[member.name] = member
     if place != size:
         raise CorruptFileError(
-            file.path, "the archive's directory has another length than recorded", offset=offset
+            file.path,
+            "the archive's directory has another length than recorded",
+            offset=offset,
+            member=file.member,
         )
     _check_layout(file, members, offset)
     return members
@@ -251,7 +257,9 @@ def _entry(file: LocalFile | Inside, data: bytes, place: int, start: int) -> tup
     """Return the member of the directory entry at ``place`` and where the next entry begins."""
     after = place + _CENTRAL_FORMAT.size
     if after > len(data) or data[place : place + 4] != _CENTRAL:
-        raise CorruptFileError(file.path, "the archive's directory is broken off here", offset=start + place)
+        raise CorruptFileError(
+            file.path, "the archive's directory is broken off here", offset=start + place, member=file.member
+        )
     fields: tuple[Any, ...] = _CENTRAL_FORMAT.unpack_from(data, place)
     flags, method, crc, compressed, size = fields[3], fields[4], fields[7], fields[8], fields[9]
     name_length, extra_length, comment_length, header = fields[10], fields[11], fields[12], fields[16]
@@ -287,6 +295,7 @@ def _end(file: LocalFile | Inside) -> tuple[int, int, int, int]:
             file.path,
             "the archive has no directory at its end, so its last part is missing",
             offset=file.size,
+            member=file.member,
         )
     end = file.size - tail_length + place
     disk, first, here, count, size, offset = struct.unpack_from("<4H2I", tail, place + 4)
@@ -297,19 +306,26 @@ def _end(file: LocalFile | Inside) -> tuple[int, int, int, int]:
     ):
         return _end64(file, end)
     if disk or first or here != count:
-        raise CorruptFileError(file.path, "the archive is one part of several", offset=end)
+        raise CorruptFileError(
+            file.path, "the archive is one part of several", offset=end, member=file.member
+        )
     return count, size, offset, end
 
 
 def _end64(file: LocalFile | Inside, end: int) -> tuple[int, int, int, int]:
     locator = end - 20
     if locator < 0 or read(file, locator, 4) != _LOCATOR64:
-        raise CorruptFileError(file.path, "the archive's zip64 locator is missing", offset=max(locator, 0))
+        raise CorruptFileError(
+            file.path, "the archive's zip64 locator is missing", offset=max(locator, 0), member=file.member
+        )
     (place,) = struct.unpack("<Q", read(file, locator + 8, 8))
     record = read(file, place, 56)
     if record[:4] != _END64:
         raise CorruptFileError(
-            file.path, "the archive's zip64 end record is not where it should be", offset=place
+            file.path,
+            "the archive's zip64 end record is not where it should be",
+            offset=place,
+            member=file.member,
         )
     count, size, offset = struct.unpack_from("<3Q", record, 32)
     return count, size, offset, place

@@ -126,10 +126,14 @@ class _Storages:
         (raw,) = args
         if not isinstance(raw, bytes | Window):
             raise TypeError("a storage is no byte string")
-        source = raw if isinstance(raw, Window) else Memory(raw, self.file.path, self.file.member)
-        value, find, _ = load_legacy(source)
+        key = f"storage {len(self.sources)}"
+        held: Source = (
+            Window(raw.source, raw.start, raw.size, key)
+            if isinstance(raw, Window)
+            else Memory(raw, self.file.path, key)
+        )
+        value, find, _ = load_legacy(held)
         if not isinstance(value, StorageRecord):
             raise TypeError("a byte string holds no storage")
-        key = str(len(self.sources))
         self.sources[key] = find(value.key)
         return StorageRecord(key, value.dtype, value.size, value.first)
