@@ -145,7 +145,7 @@ _OF_SUFFIX = {  # suffix -> the format asked first, so that the others need not 
     "tar": "torch",
     "pdiparams": "paddle", "pdopt": "paddle", "pdparams": "paddle",
     "joblib": "pickle", "p": "pickle", "pickle": "pickle", "pkl": "pickle",
-    "distcp": "dcp", "metadata": "dcp",
+    "distcp": "dcp", "metadata": "dcp", "params": "mxnet",
 }  # fmt: skip
 
 
