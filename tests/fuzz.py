@@ -36,8 +36,7 @@ _WHERE = struct.Struct("<H")
 _CHECKED = 0x8000  # of _WHERE: checksums are looked at
 _CHECKSUMS = [  # module, and the function in it that the readers call
     ("zlib", "crc32"),
-    ("paratree.formats._tensorflow_bundle", "masked"),
-    ("paratree.formats._tensorflow_table", "masked"),
+    ("paratree.files.crc32c", "masked"),
 ]
 _COUNT = struct.Struct("<Q")
 
@@ -100,7 +99,7 @@ class Target:
 
     def _collect(self, module, folder: Path) -> None:
         """Write every good checkpoint; each file of one is a seed, beside the others as they are."""
-        from paratree.registry import entry_of
+        from paratree.registry import _index_of, entry_of
         from tests.attacks.harness import write
 
         known: dict[object, int] = {}
@@ -110,7 +109,7 @@ class Target:
             at = folder / str(number)
             at.mkdir()
             opened = write_one(at)
-            opened = Path(entry_of(str(opened))) if opened.is_dir() else opened
+            opened = Path(entry_of(str(opened)) if opened.is_dir() else _index_of(str(opened)))
             files = sorted(f for f in at.rglob("*") if f.is_file() and not f.is_symlink())
             contents = {file: file.read_bytes() for file in files}
             for file in files:

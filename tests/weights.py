@@ -154,6 +154,18 @@ FILES = {
         "silero_vad/data/silero_vad_half.onnx",
         "1e0b195ad4806595ef4466f419d16fca7e4afcfc6669b8c0b5f76ea87547c769",
     ),
+    "basic-pitch": File(
+        "basic-pitch==0.4.0",
+        "basic_pitch/saved_models/icassp_2022/nmp/saved_model.pb",
+        "eaa25c91c431c91100c416a2c018663f4c635f28fa19529c4ff5e14c18aa29c9",
+        (
+            ("variables/variables.index", "356aa1a00095cf2dba17386144e8b289cb04195ae090aa7f324312b08220115e"),
+            (
+                "variables/variables.data-00000-of-00001",
+                "f5d12cd7245fecea0c956c963751f3519c263615ea954b5948d5e8c9c3376f9b",
+            ),
+        ),
+    ),
     "basic-pitch.onnx": File(
         "basic-pitch==0.4.0",
         "basic_pitch/saved_models/icassp_2022/nmp.onnx",

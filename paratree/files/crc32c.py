@@ -37,7 +37,7 @@ def _table() -> tuple[int, ...]:
 _TABLE = _table()
 
 
-def crc32c(data: bytes | memoryview, before: int = 0) -> int:
+def checksum(data: bytes | memoryview, before: int = 0) -> int:
     """Return the CRC-32C of ``data``, following bytes whose CRC-32C is ``before``."""
     register, view = before ^ _ALL, memoryview(data)
     if len(view) >= _LARGE and "numpy" in sys.modules:  # never imported for this: not to list a file

@@ -9,9 +9,9 @@ from __future__ import annotations
 from paratree.core.array import RefusedArray
 from paratree.core.dtypes import BITS
 from paratree.core.errors import CorruptFileError, UnsupportedError, printable
-from paratree.files.array import check_shape, file_array
+from paratree.files import crc32c
+from paratree.files.array import MOST_AXES, check_shape, file_array
 from paratree.files.composed import DecodedArray, composed_array
-from paratree.files.crc32c import crc32c, masked
 from paratree.files.folder import beside
 from paratree.files.local import LocalFile, Memory, Window, read
 from paratree.files.protobuf import BYTES, FIXED32, VARINT, Wire, signed
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
 _VERSION = 1  # of the bundle; a reader must be as new as the header asks
+_V1 = b"\x0a"  # a message comes first, not the number of shards
 _SLICE = b"\0"  # how keys of slices begin
 _MOST_SHARDS = 100_000  # five digits in a name
 _NEWER = "a newer paratree may read it"
@@ -81,6 +82,11 @@ class Bundle:
         key, header = next(table, (b"x", b""))
         if key:
             raise file_fault(file, "the index does not begin with a header, as one of a checkpoint does", 0)
+        if header.startswith(_V1):
+            raise UnsupportedError(
+                f"{printable(file.path)}: a checkpoint in the first format of TensorFlow, which none of its "
+                "versions since 0.12 writes; restore and save it with tf.compat.v1.train.Saver"
+            )
         self.count, self.big_endian = _header(Wire(Memory(header, file.path, "header")))
         self.shards: dict[int, LocalFile] = {}
         self.entries: dict[str, Entry] = {}
@@ -108,11 +114,8 @@ class Bundle:
             )  # fmt: skip
         data = read(self._window(entry), place.place, 4 + length)
         width = 4 if length < 1 << 32 else 8
-        lengths = crc32c(length.to_bytes(width, "little"))
-        if (
-            masked(lengths) != int.from_bytes(data[:4], "little")
-            or masked(crc32c(data, lengths)) != entry.crc
-        ):
+        lengths = crc32c.checksum(length.to_bytes(width, "little"))
+        if _are_wrong(data, lengths, entry.crc):
             raise _wrong(self.shards[entry.shard].path, GRAPH)
         return Memory(data[4:], self.file.path, GRAPH)
 
@@ -219,7 +222,7 @@ class Stored:
             CorruptFileError: all was read, and it is not what was written.
         """
         self._window.readinto(view, offset)
-        if len(view) == self.size and masked(crc32c(view)) != self._crc:
+        if len(view) == self.size and crc32c.masked(crc32c.checksum(view)) != self._crc:
             raise _wrong(self.path, self.member)
 
 
@@ -228,6 +231,12 @@ def _wrong(path: str, member: str | None) -> CorruptFileError:
         path, "the CRC-32C of its bytes is not the recorded one", member=member,
         advice="the file is damaged, or of another checkpoint than its index: fetch both again",
     )  # fmt: skip
+
+
+def _are_wrong(data: bytes, lengths: int, crc: int) -> bool:
+    """Tell whether the checksum of a text's length, which comes first, or that of all of it is wrong."""
+    first, whole = crc32c.masked(lengths), crc32c.masked(crc32c.checksum(data, lengths))
+    return first != int.from_bytes(data[:4], "little") or whole != crc
 
 
 def _viewed(values: np.ndarray[Any, Any], dtype: str) -> np.ndarray[Any, Any]:
@@ -293,10 +302,12 @@ def _entry(wire: Wire, name: str) -> Entry:
 
 
 def _shape(wire: Wire, span: Span) -> list[int]:
-    shape = []
+    shape: list[int] = []
     for number, _, value in wire.fields(span, {2: (BYTES,), 3: (VARINT,)}):
         if number == 3:
             raise wire.fault("a tensor in a file cannot be of unknown rank", span[0])
+        if len(shape) == MOST_AXES:
+            raise wire.fault(f"more axes are claimed than the {MOST_AXES} that NumPy holds", span[0])
         shape.append(0)
         for _, _, length in wire.fields(value, {1: (VARINT,)}):
             shape[-1] = signed(length)

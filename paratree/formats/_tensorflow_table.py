@@ -8,7 +8,7 @@ each key is stored without what it shares with the key before; at the restart po
 from __future__ import annotations
 
 from paratree.core.errors import CorruptFileError
-from paratree.files.crc32c import crc32c, masked
+from paratree.files import crc32c
 from paratree.files.local import LocalFile, read
 
 TYPE_CHECKING = False
@@ -127,7 +127,7 @@ def _block(file: LocalFile, handle: tuple[int, int]) -> bytes:
     if length > min(_LARGEST_BLOCK, file.size - FOOTER - _TRAILER) or offset > file.size:
         raise file_fault(file, f"a block claims {length} bytes", min(offset, file.size))
     data = read(file, offset, length + _TRAILER)
-    if masked(crc32c(data[: length + 1])) != int.from_bytes(data[length + 1 :], "little"):
+    if crc32c.masked(crc32c.checksum(data[: length + 1])) != int.from_bytes(data[length + 1 :], "little"):
         raise file_fault(file, f"the CRC-32C of this block of {length} bytes is not the recorded one", offset)
     kind = data[length]
     if kind not in (_PLAIN, _SNAPPY):

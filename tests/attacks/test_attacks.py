@@ -52,7 +52,8 @@ def test_bad_is_refused_in_python(case: Case, libraries, tmp_path):
 def test_good_twin_opens(case: Case, libraries, tmp_path):
     with pt.open(write(case, "good", tmp_path)) as tree:
         for param in tree.values():
-            assert param.value.shape == param.shape
+            if param.array.problem is None:  # text beside the numbers is listed, not read
+                assert param.value.shape == param.shape
 
 
 @pytest.mark.parametrize("format", MODULES)
