@@ -291,11 +291,10 @@ def test_any_part_of_a_sparse_array(stored, mask, at, column):
             some[numbers].tobytes() + np.array(numbers, np.int64).tobytes(),
         ),
     }  # fmt: skip
-    with TemporaryDirectory() as folder:
-        with pt.open(written(Path(folder) / "m.params", params(arrays))) as tree:
-            for index in ((at, column), at, (slice(None), column), ...):
-                same_bits(np.asarray(tree["c"][index]), np.asarray(matrix[index]))
-                same_bits(np.asarray(tree["r"][index]), np.asarray(some[index]))
+    with TemporaryDirectory() as folder, pt.open(written(Path(folder) / "m", params(arrays))) as tree:
+        for index in ((at, column), at, (slice(None), column), ...):
+            same_bits(np.asarray(tree["c"][index]), np.asarray(matrix[index]))
+            same_bits(np.asarray(tree["r"][index]), np.asarray(some[index]))
 
 
 def test_only_the_rows_asked_for_are_read(tmp_path, monkeypatch):
