@@ -127,11 +127,13 @@ def _by_likelihood(file: LocalFile) -> tuple[str, ...]:
 
 _OF_START = (  # place, bytes there, and the formats that have them: the next to be asked
     (0, b"PK", ("torch", "numpy", "keras")),
-    (0, b"\x80", ("torch", "pickle", "dcp")),
+    (0, b"\x80", ("torch", "paddle", "pickle", "dcp")),
     (0, b"\x89HDF", ("keras",)),
     (0, b"\x93NUMPY", ("numpy", "equinox")),
     (0, b"GGUF", ("gguf",)),
     (0, b"\x08\x01\x12", ("tensorflow",)),
+    (0, b"\x08", ("onnx",)),
+    (0, bytes(12), ("paddle",)),
     (0, b"model_checkpoint_path", ("tensorflow",)),
     (8, b"{", ("safetensors",)),
     (257, b"ustar", ("torch_tar",)),
