@@ -76,15 +76,22 @@ def _tile(lengths: tuple[int, ...], boxes: list[Box]) -> bool:
 
 
 class ComposedArray:
-    """An array made of parts; built by :func:`composed_array`, which checks it."""
+    """An array made of parts; built by :func:`composed_array`, which checks it.
 
-    __slots__ = ("_parts", "dtype", "shape")
+    Args:
+        shape: length along each axis.
+        dtype: name of the dtype, which every part has.
+        parts: where each begins along every axis, and its array.
+        fill: the value where no part is, if there may be such places.
+    """
+
+    __slots__ = ("_fill", "_parts", "dtype", "shape")
 
     problem = None
     storage = None
 
-    def __init__(self, shape: tuple[int, ...], dtype: str, parts: tuple[Part, ...]) -> None:
-        self.shape, self.dtype, self._parts = shape, dtype, parts
+    def __init__(self, shape: tuple[int, ...], dtype: str, parts: tuple[Part, ...], fill: Any = None) -> None:
+        self.shape, self.dtype, self._parts, self._fill = shape, dtype, parts, fill
 
     def read(self, index: Index = ...) -> np.ndarray[Any, Any]:
         """Return the values at a basic index; of each part, only what is asked for is read.
@@ -98,6 +105,8 @@ class ComposedArray:
         wanted = basic_index(index, self.shape)
         ranges = [part if isinstance(part, range) else range(part, part + 1) for part in wanted]
         values = np.empty([len(r) for r in ranges], numpy_dtype(self.dtype))
+        if self._fill is not None:
+            values.fill(self._fill)
         for start, array in self._parts:
             lengths: tuple[int, ...] = array.shape  # type: ignore[assignment]
             places = [_within(r, s, s + n) for r, s, n in zip(ranges, start, lengths, strict=True)]

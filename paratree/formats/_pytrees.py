@@ -11,7 +11,7 @@ from paratree.core.tree import Param
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Mapping
     from typing import Any
 
     from paratree.core.array import LazyArray
@@ -38,7 +38,8 @@ class Pytree:
 
     Args:
         root: the tree, no deeper than recursion may go; it is not changed.
-        aside: names of nodes that are no part of the model, whose arrays are neither parameters nor buffers.
+        kinds: names of nodes and leaves -> their kind, if it is known otherwise.
+        box: what every leaf of the file is called below its own name: ``value``, in NNX.
 
     Attributes:
         params: the parameters by name, in the order of the file; where that is only a sorting of names,
@@ -47,15 +48,14 @@ class Pytree:
         notes: what one should know.
     """
 
-    def __init__(self, root: Any, aside: Collection[str] = ()) -> None:
+    def __init__(self, root: Any, kinds: Mapping[str, str] | None = None, box: str = "") -> None:
         self.params: dict[str, Param] = {}
         self.notes: list[str] = []
-        self._aside = aside
-        if not aside and is_variables(root):
+        self._kinds, self._box = kinds or {}, box
+        if is_variables(root) and not self._kinds.keys() & root.keys():
             self.meta: dict[str, Any] = self._variables(root)
             return
-        kinds = _COLLECTIONS if _is_train_state(root) else {}
-        kept = self._below(root, "", None, kinds)
+        kept = self._below(root, "", None, _COLLECTIONS if _is_train_state(root) else {})
         if isinstance(kept, dict):
             self.meta = kept
         else:
@@ -71,6 +71,7 @@ class Pytree:
             )
             free = f"{free}#{number}"
         kind = kind or _kind_by_name(name, array.dtype)
+        alias = alias or (f"{name}.{self._box}" if self._box else "")
         self.params[free] = Param(free, array, kind, aliases=(alias,) if alias else ())
 
     def _variables(self, collections: dict[str, Any]) -> dict[str, Any]:
@@ -95,10 +96,10 @@ class Pytree:
         """Add the arrays of a node and return its plain values."""
         if isinstance(node, _PLAIN):
             return node
+        kind = kind or self._kinds.get(name)
         if not isinstance(node, dict | list):
             self.add(name, node, kind)
             return _NOTHING
-        kind = OTHER if name in self._aside else kind
         kept = {}
         for key, child in _items(node):
             below = kind or kinds.get(key) or (STATE if key in _STATES else None)

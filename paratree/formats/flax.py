@@ -9,6 +9,7 @@ from __future__ import annotations
 from paratree.core.array import RefusedArray
 from paratree.core.dtypes import BITS, is_known, numpy_dtype
 from paratree.core.errors import CorruptFileError, UnsafeFileError, printable
+from paratree.core.names import OTHER
 from paratree.core.tree import Origin, ParamTree
 from paratree.files.array import check_shape, file_array
 from paratree.files.composed import DecodedArray
@@ -52,7 +53,7 @@ def open(file: LocalFile) -> ParamTree:
     """
     reader = _Reader(file)
     root = reader.resolve(unpack(file), "")
-    tree = Pytree(root, reader.packed if reader.arrays else ())
+    tree = Pytree(root, dict.fromkeys(reader.packed if reader.arrays else (), OTHER))
     return ParamTree(
         tree.params, Origin(file.path, NAME, tree.meta, [*reader.notes, *tree.notes], [file.close])
     )
