@@ -159,16 +159,18 @@ _INERT = {  # value types of the standard library that stay opaque; "*" is every
     "time": {"struct_time"},
     "array": {"_array_reconstructor", "array"}, "itertools": {"count", "chain", "repeat", "cycle"},
 }  # fmt: skip
-_PYTHON_2 = frozenset(
-    {"__builtin__", "copy_reg", "commands", "popen2", "os2", "exceptions", "cPickle", "new"}
-)
+_GONE = frozenset({  # of the standard library, though not of every Python's from 2.7 on
+    "__builtin__", "_aix_support", "asynchat", "asyncore", "cPickle", "cgitb", "commands", "copy_reg",
+    "distutils", "exceptions", "imp", "lib2to3", "msilib", "new", "nntplib", "os2", "popen2", "smtpd",
+    "telnetlib", "urllib2",
+})  # fmt: skip
 
 
 def is_inert(target: Global) -> bool:
     """Tell whether a call of ``target`` may be described and left: not code of the standard library."""
     module = MODERN.get(target.module, target.module)
     root = module.partition(".")[0]
-    if root not in sys.stdlib_module_names and root not in _PYTHON_2:
+    if root not in sys.stdlib_module_names and root not in _GONE:
         return True
     allowed = _INERT.get(module, set())
     if module == "builtins" and target.name.endswith(("Error", "Exception", "Warning")):

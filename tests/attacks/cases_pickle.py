@@ -19,36 +19,25 @@ def dtype(code: object = "f4", order: object = "<") -> Op:
     )
 
 
-def data(raw: object) -> Op:
-    """Return BINBYTES, which protocol 2 lacks."""
-    return (
-        Op(b"B" + struct.pack("<I", len(raw)) + raw)
-        if isinstance(raw, bytes) and not isinstance(raw, Op)
-        else Op(op(raw))
-    )
-
-
 def array(
     shape: object = (4,), of: object = _KEEP, raw: object = _RAW, fortran: object = False, version: object = 1
 ) -> Op:
     """Return a NumPy array as protocols below 5 hold it."""
-    made = call(name("numpy._core.multiarray", "_reconstruct"), name("numpy", "ndarray"), (0,), data(b"b"))
-    return Op(made + op((version, shape, dtype() if of is _KEEP else of, fortran, data(raw))) + b"b")
+    made = call(name("numpy._core.multiarray", "_reconstruct"), name("numpy", "ndarray"), (0,), b"b")
+    return Op(made + op((version, shape, dtype() if of is _KEEP else of, fortran, raw)) + b"b")
 
 
 def buffer(shape: object = (4,), of: object = _KEEP, raw: object = _RAW, order: object = "C") -> Op:
     """Return a NumPy array as protocol 5 holds it."""
-    return call(
-        name("numpy._core.numeric", "_frombuffer"), data(raw), dtype() if of is _KEEP else of, shape, order
-    )
+    return call(name("numpy._core.numeric", "_frombuffer"), raw, dtype() if of is _KEEP else of, shape, order)
 
 
 def jax(args: object = _KEEP) -> Op:
     """Return a JAX array."""
-    state = (1, (4,), dtype(), False, data(_RAW))
+    state = (1, (4,), dtype(), False, _RAW)
     inner = (
         name("numpy._core.multiarray", "_reconstruct"),
-        (name("numpy", "ndarray"), (0,), data(b"b")),
+        (name("numpy", "ndarray"), (0,), b"b"),
         state,
     )
     return call(
@@ -82,7 +71,7 @@ def joblib(
 def plain_storage(content: object = None) -> Op:
     """Return a storage of a plainly pickled tensor: a legacy file of torch as a byte string."""
     content = torch_legacy(storage("0", "FloatStorage", 4, None)) if content is None else content
-    return call(name("torch.storage", "_load_from_bytes"), data(content))
+    return call(name("torch.storage", "_load_from_bytes"), content)
 
 
 def _pkl(id: str, value: object, good: object = _KEEP, suffix: str = ".pkl") -> Case:
@@ -129,7 +118,7 @@ CASES = [
     *(_array(f"shape-{label}", shape=(n,)) for label, n in NUMBERS.items()), _array("shape-text", shape=("4",)), _array("shape-negative", shape=(-4,)), _array("shape-more", shape=(5,)), _array("shape-rank-100", shape=(1,) * 100),
     _array("shape-overflows", shape=(2**32, 2**32, 0, 2**32)), _array("bytes-fewer", raw=_RAW[:8]), _array("bytes-beyond-latin", raw="\u20ac" * 16), _array("dtype-wider", of=dtype("f8")),
     *(_buffer(f"shape-{label}", shape=(n,)) for label, n in list(NUMBERS.items())[::2]), _buffer("bytes-fewer", raw=_RAW[:8]),
-    _pkl("jax-shape", jax((name("numpy._core.multiarray", "_reconstruct"), (), (1, (2**62,), dtype(), False, data(_RAW)))), jax()),
+    _pkl("jax-shape", jax((name("numpy._core.multiarray", "_reconstruct"), (), (1, (2**62,), dtype(), False, _RAW))), jax()),
     *(_joblib(f"shape-{label}", shape=(n,)) for label, n in NUMBERS.items()), _joblib("shape-none", shape=None), _joblib("shape-negative", shape=(-4,)), _joblib("dtype-none", of=None), _joblib("dtype-unknown", of=dtype("evil")),
     _joblib("dtype-2^62", of=dtype("V4611686018427387904")), _joblib("values-fewer", raw=_RAW[:9]), _joblib("values-more", raw=_RAW + b"evil"), _joblib("padding-beyond", alignment=16, raw=b"\xff" + _RAW),
     _pkl("joblib-object-calls", joblib(of=dtype("O8"), raw=pickled(call(name("os", "system"), "touch evil"))), joblib(), ".joblib"),

@@ -34,7 +34,7 @@ class Op(bytes):
 
 
 def op(value: object) -> bytes:
-    """Return the opcodes (protocol 2) that make a literal."""
+    """Return the opcodes (protocol 2, but for bytes) that make a literal."""
     if isinstance(value, Op):
         return bytes(value)
     if value is None or isinstance(value, bool):
@@ -45,6 +45,8 @@ def op(value: object) -> bytes:
     if isinstance(value, str):
         raw = value.encode("utf-8", "surrogatepass")
         return b"X" + struct.pack("<I", len(raw)) + raw
+    if isinstance(value, bytes):
+        return b"B" + struct.pack("<I", len(value)) + value
     if isinstance(value, tuple):
         return b"(" + b"".join(map(op, value)) + b"t"
     if isinstance(value, list):
