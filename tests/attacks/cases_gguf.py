@@ -58,19 +58,18 @@ def gguf(
     """Return a GGUF file; what is given beside tensors and metadata contradicts them."""
     tensors = [Tensor()] if tensors is None else tensors
     meta = [("general.architecture", TEXT, "none")] if meta is None else meta
-    head = b"GGUF" + struct.pack(
-        "<IQQ", version, len(tensors) if count is None else count, len(meta) if keys is None else keys
-    )
+    counts = (len(tensors) if count is None else count, len(meta) if keys is None else keys)
+    head = bytearray(b"GGUF" + struct.pack("<IQQ", version, *counts))
     for key, type, content in meta:
         head += (key if isinstance(key, Raw) else text(key)) + struct.pack("<I", type) + value(type, content)  # type: ignore[arg-type]
-    data = b""
+    data = bytearray()
     for tensor in tensors:
         offset = len(data) if tensor.offset is None else tensor.offset
         name = tensor.name if isinstance(tensor.name, Raw) else text(tensor.name)
         axes = len(tensor.lengths) if tensor.axes is None else tensor.axes
         head += name + struct.pack(f"<I{len(tensor.lengths)}QIQ", axes, *tensor.lengths, tensor.type, offset)
         data += tensor.data + bytes(-len(tensor.data) % alignment)
-    return head + bytes(-len(head) % alignment) + data + tail
+    return bytes(head) + bytes(-len(head) % alignment) + bytes(data) + tail
 
 
 GOOD = gguf()
