@@ -58,6 +58,11 @@ def _find_interpreters() -> None:
 _find_interpreters()
 
 
+def _extras() -> str:
+    """Return every extra that paratree offers, with commas between."""
+    return ",".join(nox.project.load_toml("pyproject.toml")["project"].get("optional-dependencies", {}))
+
+
 def _test(session: nox.Session, *packages: str, options: tuple[str, ...] = ()) -> None:
     """Install paratree, the test tools and ``packages``; fetch the real weights; run pytest."""
     session.install("-e", ".", "--group", "pyproject.toml:test", *packages)
@@ -120,18 +125,18 @@ def bench(session: nox.Session) -> None:
         "--compile-bytecode",
         "--reinstall-package",
         "paratree",
-        ".",
+        f".[{_extras()}]",
         "safetensors==0.8.0",
         "pytest",  # tests/mxnet_numpy.py
         *FRAMEWORKS,
     )
     session.run("python", "benchmarks/listing.py", *session.posargs)
+    session.run("python", "-m", "benchmarks.formats", *session.posargs)
     session.run("python", "-m", "benchmarks.live", *session.posargs)
 
 
 @nox.session(python="3.11")
 def fuzz(session: nox.Session) -> None:
     """Feed changed files to the reader of a format: ``-- FORMAT SECONDS`` (no test)."""
-    extras = nox.project.load_toml("pyproject.toml")["project"].get("optional-dependencies", {})
-    session.install("-e", f".[{','.join(extras)}]", "atheris==3.0.0")
+    session.install("-e", f".[{_extras()}]", "atheris==3.0.0")
     session.run("python", "-m", "tests.fuzz", *session.posargs)

@@ -9,6 +9,7 @@ import json
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 VOCABULARY, WIDTH, HIDDEN, KEY = 32_000, 2_048, 5_632, 256
 BLOCKS = 22
@@ -84,11 +85,138 @@ def dense_keras(path: Path) -> None:
     model.save(path)
 
 
+def layers() -> dict[str, Any]:
+    """Names and values of 100 layers of 512 × 512 in float32, 105 MB."""
+    import numpy as np
+
+    generator, state = np.random.default_rng(0), {}
+    for i in range(100):
+        state[f"layers.{i}.weight"] = generator.random((512, 512), np.float32)
+        state[f"layers.{i}.bias"] = generator.random(512, np.float32)
+    return state
+
+
+def nested_layers() -> dict[str, Any]:
+    """Return the same as a pytree."""
+    state = layers()
+    return {
+        f"layers_{i}": {"kernel": state[f"layers.{i}.weight"], "bias": state[f"layers.{i}.bias"]}
+        for i in range(100)
+    }
+
+
+def layers_npz(path: Path) -> None:
+    """As NumPy saves them."""
+    import numpy as np
+
+    with path.open("wb") as stream:
+        np.savez(stream, **layers())
+
+
+def layers_pickle(path: Path) -> None:
+    """As pickle dumps them."""
+    import pickle
+
+    path.write_bytes(pickle.dumps(layers()))
+
+
+def layers_msgpack(path: Path) -> None:
+    """As Flax serialises them."""
+    from flax.serialization import to_bytes
+
+    path.write_bytes(to_bytes(nested_layers()))
+
+
+def layers_orbax(path: Path) -> None:
+    """As Orbax saves them."""
+    import jax
+    import orbax.checkpoint as ocp
+
+    with ocp.StandardCheckpointer() as writer:
+        writer.save(path.absolute(), jax.tree_util.tree_map(jax.numpy.asarray, nested_layers()))
+
+
+def equinox_layers() -> Any:
+    """Return the layers as an Equinox module."""
+    import equinox
+    import jax
+
+    return [equinox.nn.Linear(512, 512, key=jax.random.key(i)) for i in range(100)]
+
+
+def layers_equinox(path: Path) -> None:
+    """As Equinox saves them."""
+    import equinox
+
+    with path.open("wb") as stream:
+        equinox.tree_serialise_leaves(stream, equinox_layers())
+
+
+def layers_mxnet(path: Path) -> None:
+    """As MXNet saves them."""
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+    from tests.mxnet_numpy import mxnet
+
+    mxnet.nd.save(str(path), {name: mxnet.nd.array(value) for name, value in layers().items()})
+
+
+def layers_onnx(path: Path) -> None:
+    """As ONNX saves a graph of them."""
+    import onnx
+
+    tensors = [onnx.numpy_helper.from_array(value, name) for name, value in layers().items()]
+    given = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1, 512])
+    nodes, last = [], "x"
+    for i in range(100):
+        inputs = [last, f"layers.{i}.weight", f"layers.{i}.bias"]
+        nodes.append(onnx.helper.make_node("Gemm", inputs, [last := f"h{i}"]))
+    out = onnx.helper.make_tensor_value_info(last, onnx.TensorProto.FLOAT, [1, 512])
+    onnx.save(onnx.helper.make_model(onnx.helper.make_graph(nodes, "layers", [given], [out], tensors)), path)
+
+
+def layers_dcp(path: Path) -> None:
+    """As one process of torch.distributed saves them."""
+    import torch
+    import torch.distributed.checkpoint as dcp
+
+    state = {name: torch.from_numpy(value) for name, value in layers().items()}
+    dcp.save(state, checkpoint_id=path, no_dist=True)
+
+
+def layers_tensorflow(path: Path) -> None:
+    """As tf.train.Checkpoint writes them."""
+    import tensorflow as tf
+
+    state, parts = layers(), {}
+    for i in range(100):
+        part = parts[f"layer_{i}"] = tf.Module()
+        part.kernel = tf.Variable(state[f"layers.{i}.weight"])
+        part.bias = tf.Variable(state[f"layers.{i}.bias"])
+    tf.train.Checkpoint(**parts).write(str(path / "model"))
+
+
+def layers_paddle(path: Path) -> None:
+    """As paddle.save writes them."""
+    import paddle
+
+    paddle.save({name: paddle.to_tensor(value) for name, value in layers().items()}, str(path))
+
+
 MAKERS = {
     "llama.safetensors": llama_safetensors,
     "many.safetensors": many_safetensors,
     "llama.pt": llama_pt,
     "dense.keras": dense_keras,
+    "layers.npz": layers_npz,
+    "layers.pkl": layers_pickle,
+    "layers.msgpack": layers_msgpack,
+    "layers-orbax": layers_orbax,
+    "layers.eqx": layers_equinox,
+    "layers.params": layers_mxnet,
+    "layers.onnx": layers_onnx,
+    "layers-dcp": layers_dcp,
+    "layers-tf": layers_tensorflow,
+    "layers.pdparams": layers_paddle,
 }
 
 if __name__ == "__main__":
