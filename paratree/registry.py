@@ -146,7 +146,7 @@ _OF_SUFFIX = {  # suffix -> the format asked first, so that the others need not 
     "npy": "numpy", "npz": "numpy", "pt": "torch", "pth": "torch", "safetensors": "safetensors",
     "tar": "torch",
     "pdiparams": "paddle", "pdopt": "paddle", "pdparams": "paddle",
-    "joblib": "pickle", "p": "pickle", "pickle": "pickle", "pkl": "pickle",
+    "joblib": "pickle", "p": "pickle", "pickle": "pickle", "pkl": "pickle", "states": "pickle",
     "distcp": "dcp", "metadata": "dcp", "params": "mxnet",
 }  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""The tree of what pickles hold: tensors of torch, NumPy and JAX arrays, plain values, and notes."""
+"""The tree of what pickles hold: torch tensors, NumPy, JAX and MXNet arrays, plain values, and notes."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from paratree.core.layout import TORCH, layout_of
 from paratree.core.names import OTHER, PARAMETER, join, kind_of
 from paratree.core.tree import Origin, Param, ParamTree
 from paratree.files.pickled import Global, Opaque
+from paratree.formats._mxnet_pickled import is_mxnet_array, mxnet_array
 from paratree.formats._nested import Entry, Nested
 from paratree.formats._numpy_pickled import is_numpy_array, numpy_array, plain_value
 from paratree.formats._torch_tensors import StorageRecord, TensorRecord, array_of
@@ -103,7 +104,8 @@ class PickledTree:
 
     def _array(self, name: str, found: Any, find: Callable[[str], Source | None]) -> LazyArray:
         if isinstance(found, Opaque):
-            return numpy_array(found, self.file, name)
+            describe = mxnet_array if is_mxnet_array(found) else numpy_array
+            return describe(found, self.file, name)
         if isinstance(found, StorageRecord):
             found = TensorRecord(found, 0, (found.size,), (1,))
         storage = found.storage
@@ -143,7 +145,7 @@ def _layout(owner: Global, name: str, ndim: int) -> str | None:
 
 
 def _is_array(value: Any) -> bool:
-    return isinstance(value, TensorRecord | StorageRecord) or is_numpy_array(value)
+    return isinstance(value, TensorRecord | StorageRecord) or is_numpy_array(value) or is_mxnet_array(value)
 
 
 def _stem(path: str) -> str:

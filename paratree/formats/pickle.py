@@ -1,4 +1,4 @@
-"""Python pickles of arrays: NumPy, JAX and plainly pickled torch tensors in any nesting; dumps of joblib.
+"""Python pickles of arrays: NumPy, JAX, MXNet and plainly pickled torch tensors, nested; dumps of joblib.
 
 Nothing is unpickled: files.pickle reads the opcodes; formats._numpy_pickled and formats._torch_tensors say
 what arrays look like in them. Several pickles in a row, as ``pickle.dump`` writes them, are one tree.
@@ -7,8 +7,10 @@ what arrays look like in them. Several pickles in a row, as ``pickle.dump`` writ
 from __future__ import annotations
 
 from paratree.core.errors import CorruptFileError
+from paratree.core.names import STATE
 from paratree.files.local import LocalFile, Memory, Window
 from paratree.files.pickle import load
+from paratree.formats._mxnet_pickled import optimizer_of
 from paratree.formats._numpy_pickled import values_between
 from paratree.formats._pickled_tree import PickledTree
 from paratree.formats._torch_storages import MAGIC, load_legacy, no_persistent
@@ -23,11 +25,11 @@ if TYPE_CHECKING:
     from paratree.files.pickled import Global
 
 NAME = "Python pickle"
-SUFFIXES = (".pkl", ".pickle", ".p", ".joblib", ".ckpt")
+SUFFIXES = (".pkl", ".pickle", ".p", ".joblib", ".ckpt", ".states")
 FOLDER: tuple[str, ...] = ()
 LAZY = "yes, but for protocols below 3 of Python 3"
 TIES = "one array object in several places"
-READS = "NumPy and JAX arrays, torch tensors, dumps of joblib, every protocol; nothing is executed"
+READS = "NumPy, JAX and MXNet arrays, torch tensors, dumps of joblib, every protocol; nothing is executed"
 EXTRA = None
 
 _DCP = b"torch.distributed.checkpoint.metadata"  # its .metadata is a pickle of another format
@@ -101,7 +103,10 @@ def open(file: LocalFile) -> ParamTree:
         values.append(value)
     for i, value in enumerate(values):
         path = (str(i),) if len(values) > 1 else ()
-        meta = found.add(value, storages.find, min(file.size, _MOST_VALUES), file, path=path)
+        optimizer = optimizer_of(value)
+        budget, kind = min(file.size, _MOST_VALUES), None if optimizer is None else STATE
+        meta = found.add(value, storages.find, budget, file, path=path, kind=kind)
+        meta = meta if optimizer is None else optimizer
         found.meta.update({path[0]: meta} if path and meta else meta)
     if len(values) > 1:
         found.notes.append(f"the file is {len(values)} pickles in a row; names begin with their number")
