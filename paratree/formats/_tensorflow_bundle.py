@@ -92,6 +92,7 @@ class Bundle:
         self.entries: dict[str, Entry] = {}
         self._parts: dict[bytes, Entry] = {}  # slices, until their tensor is met
         self._stored: list[Entry] = []  # what has bytes of its own
+        self._shapes: dict[bytes, list[int]] = {}  # as stored: most are met again
         for key, value in table:
             self._add(key, value)
         self.arrays = {name: self._array(entry) for name, entry in self.entries.items()}
@@ -133,7 +134,7 @@ class Bundle:
 
     def _add(self, key: bytes, value: bytes) -> None:
         name = _name(self.file, key)
-        entry = _entry(Wire(Memory(value, self.file.path, name)), name)
+        entry = _entry(Wire(Memory(value, self.file.path, name)), name, self._shapes)
         if key.startswith(_SLICE):
             self._parts[key] = entry
         elif name in self.entries:
@@ -279,13 +280,16 @@ _FIELDS = {
 }  # fmt: skip
 
 
-def _entry(wire: Wire, name: str) -> Entry:
+def _entry(wire: Wire, name: str, shapes: dict[bytes, list[int]]) -> Entry:
     entry = Entry(name)
     for number, _, value in wire.fields(None, _FIELDS):
         if number == 1:
             entry.dtype = value
         elif number == 2:
-            entry.shape = _shape(wire, value)
+            stored = wire.raw(value)
+            if stored not in shapes:
+                shapes[stored] = _shape(wire, value)
+            entry.shape = shapes[stored]
         elif number == 3:
             entry.shard = signed(value)
         elif number == 4:

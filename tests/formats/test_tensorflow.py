@@ -212,17 +212,17 @@ def assert_equal(tf, prefix, source=None):
     """Every tensor of numbers is what TensorFlow reads, bit for bit, and is found by TensorFlow's key."""
     reader = tf.train.load_checkpoint(str(prefix))
     shapes, dtypes = reader.get_variable_to_shape_map(), reader.get_variable_to_dtype_map()
-    with pt.open(source or f"{prefix}.index") as tree:
-        for key, shape in shapes.items():
-            param = tree[key]
-            assert isinstance(param, pt.Param), key
-            assert list(param.shape) == shape
-            if dtypes[key] == tf.string:
-                assert param.dtype == "string"
-                continue
-            expected = reader.get_tensor(key)
-            assert param.value.dtype == expected.dtype
-            assert param.value.tobytes() == expected.tobytes()
+    tree = pt.open(source or f"{prefix}.index")
+    for key, shape in shapes.items():
+        param = tree[key]
+        assert isinstance(param, pt.Param), key
+        assert list(param.shape) == shape
+        if dtypes[key] == tf.string:
+            assert param.dtype == "string"
+            continue
+        expected = reader.get_tensor(key)
+        assert param.value.dtype == expected.dtype
+        assert param.value.tobytes() == expected.tobytes()
     return tree
 
 
