@@ -37,7 +37,10 @@ FRAMEWORKS = [
     "dm-haiku==0.0.17",
     "equinox==0.13.8",
     "gguf==0.19.0",
+    "mlx[cpu]==0.32.4",
     "onnx==1.23.2",
+    "orbax-checkpoint==0.12.8",
+    "tensorstore==0.1.86",
     "mxnet==1.9.1",  # its numpy<2 is taken back in pyproject.toml; tests/mxnet_numpy.py lets it import
     "transformers==4.57.6",  # the last with Flax and TensorFlow classes
 ]

@@ -24,10 +24,16 @@ if TYPE_CHECKING:
 
 NAME = "safetensors"
 SUFFIXES = (".safetensors", ".safetensors.index.json")
-FOLDER = ("model.safetensors.index.json", "*.safetensors.index.json", "model.safetensors", "*.safetensors")
+FOLDER = (
+    "model.safetensors.index.json",
+    "*.safetensors.index.json",
+    "model.safetensors",
+    "shard-00001-model-00001-of-*.safetensors",
+    "*.safetensors",
+)
 LAZY = "yes"
 TIES = "alias metadata"
-READS = "every dtype of the specification, shard indexes and their folders"
+READS = "every dtype of the specification, shard indexes and their folders, shards of processes"
 EXTRA = None
 
 _LARGEST_HEADER = 100_000_000  # the limit that the reference reader sets
@@ -53,7 +59,14 @@ def open(file: LocalFile) -> ParamTree:
     Raises:
         CorruptFileError: the header breaks the specification or does not fit the file.
     """
-    return _open_one(file) if file.head[8:9] == b"{" else open_index(file, _open_one, NAME)
+    if file.head[8:9] != b"{":
+        return open_index(file, _open_one, NAME)
+    if file.path.rpartition("/")[2].startswith("shard-"):
+        from paratree.formats._dcp_safetensors import open_processes, shards_of_processes  # rarely needed
+
+        if shards := shards_of_processes(file):
+            return open_processes(file, shards, _open_one, NAME)
+    return _open_one(file)
 
 
 def _open_one(file: LocalFile) -> ParamTree:
@@ -66,7 +79,7 @@ def _open_one(file: LocalFile) -> ParamTree:
             member="header",
         )
     header = parse_object(file, read(file, 8, length), 8, "header")
-    metadata = _metadata(file, header.pop("__metadata__", {}))
+    metadata = _metadata(file, header.pop("__metadata__", None))
     arrays = _arrays(file, header, 8 + length)
     names = _model_order(arrays)
     params = {name: Param(name, arrays[name], kind_of(name, arrays[name].dtype)) for name in names}
@@ -78,6 +91,8 @@ def _open_one(file: LocalFile) -> ParamTree:
 
 
 def _metadata(file: LocalFile, found: object) -> dict[str, str]:
+    if found is None:  # as MLX writes it where there is none; the reference reader takes it
+        return {}
     if not isinstance(found, dict) or not all(isinstance(value, str) for value in found.values()):
         raise CorruptFileError(
             file.path, "__metadata__ is no map from text to text", offset=8, member="header"
