@@ -133,6 +133,21 @@ def test_meta_is_what_the_model_says():
     assert list(meta["outputs"]) == [f"StatefulPartitionedCall:{i}" for i in (2, 1, 0)]
 
 
+def test_properties_are_kept_and_devices_are_not(tmp_path):
+    proto = model(initializers=[array_of([1, 2], "w")], producer_name="me", ir_version=11)
+    proto.metadata_props.add(key="labels", value="cat,dog")
+    proto.configuration.add(name="two", num_devices=2)
+    opset = {"ai.onnx": 21}
+    inside = {"inputs": {}, "outputs": {}}
+    meta = {
+        "ir_version": 11,
+        "producer_name": "me",
+        "opset_import": opset,
+        "metadata_props": {"labels": "cat,dog"},
+    }
+    assert opened(proto, tmp_path).meta == meta | inside
+
+
 def test_no_onnx_is_needed(monkeypatch):
     monkeypatch.setitem(sys.modules, "onnx", None)
     assert len(pt.open(weights.path("silero-vad.onnx"))) == 345
@@ -181,6 +196,13 @@ def test_text_is_listed_and_refused(tmp_path):
     assert (param.shape, param.dtype, param.kind) == ((2,), "string", "other")
     with pytest.raises(pt.UnreadableError, match="labels: text; paratree reads numbers"):
         _ = param.value
+
+
+def test_one_piece_of_several_is_listed_and_refused(tmp_path):
+    tensor = array_of([1, 2], "w")
+    tensor.segment.begin = 1
+    with pytest.raises(pt.UnreadableError, match="w: one piece of a tensor in several"):
+        _ = opened(model(initializers=[tensor]), tmp_path)["w"].value
 
 
 def field(number, wire, payload):

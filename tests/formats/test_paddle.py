@@ -18,7 +18,7 @@ from hypothesis.extra import numpy as hnp
 
 import paratree as pt
 from tests import weights
-from tests.attacks.cases_paddle import DTYPES, program, record, variable
+from tests.attacks.cases_paddle import DTYPES, pir, program, record, variable
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "paddle"
 FILES = sorted(
@@ -106,13 +106,21 @@ def test_names_come_from_the_program_of_either_kind(name, program, tmp_path):
     assert pt.open(tmp_path)["linear_0.w_0"].shape == (8, 3)
 
 
-def test_a_program_of_an_unknown_form_leaves_numbers(tmp_path):
-    shutil.copy(FIXTURES / "new.pdiparams", tmp_path)
-    (tmp_path / "new.json").write_text(
-        '{"base_code": {"magic": "pir", "version": 99}, "program": {"units": []}}'
-    )
+@pytest.mark.parametrize(
+    "program",
+    [
+        b'{"base_code": {"magic": "other"}}',
+        b'{"base_code": {"magic": "pir", "version": 99}, "program": {"units": []}}',
+        pir("w").replace(b'"#": "p"', b'"#": 3'),
+        pir("w", shape=["x"]),
+        pir("w", "w"),
+    ],
+)
+def test_a_program_of_an_unknown_form_leaves_numbers(program, tmp_path):
+    (tmp_path / "new.pdiparams").write_bytes(record() + record())
+    (tmp_path / "new.json").write_bytes(program)
     tree = pt.open(tmp_path / "new.pdiparams")
-    assert list(tree) == [str(i) for i in range(11)]
+    assert list(tree) == ["0", "1"]
     assert tree.notes == ("tensors are numbered: new.json is no program of a form that is known",)
 
 
