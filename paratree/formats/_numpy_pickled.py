@@ -11,9 +11,10 @@ import struct
 from math import prod
 
 from paratree.core.array import RefusedArray
-from paratree.core.dtypes import BITS, from_numpy_code
+from paratree.core.dtypes import BITS, from_numpy_code, numpy_dtype
 from paratree.core.errors import CorruptFileError
 from paratree.files.array import check_shape, file_array
+from paratree.files.composed import DecodedArray
 from paratree.files.local import Memory, Window, read
 from paratree.files.pickle import load
 from paratree.files.pickled import Global, Opaque
@@ -85,7 +86,13 @@ def numpy_array(value: Opaque, source: Source, member: str) -> LazyArray:
         for length in lengths[:-1]:
             strides.append(strides[-1] * max(length, 1))
     held = _held(raw, value, source)
-    return file_array(held, 0, lengths, known[0], strides=strides, big_endian=known[1], member=member)
+    name, big_endian = known
+    narrow = BITS[name] < 8  # NumPy keeps those in a byte each
+    kept = "uint8" if narrow else name
+    array = file_array(held, 0, lengths, kept, strides=strides, big_endian=big_endian, member=member)
+    if not narrow:
+        return array
+    return DecodedArray(lengths, name, lambda: array.read().view(numpy_dtype(name)), array.storage)
 
 
 def _held(raw: bytes | str | Window, value: Opaque, source: Source) -> Source:
@@ -158,7 +165,7 @@ def values_between(value: Opaque, source: Source, position: int) -> int | None:
 def _itemsize(dtype: Opaque) -> int:
     known = _known(dtype)
     if known is not None:
-        return BITS[known[0]] // 8
+        return max(BITS[known[0]] // 8, 1)
     letter, digits = _code(dtype)[1:2], _code(dtype)[2:]
     if not digits.isdecimal() or len(digits) > _LONGEST_WIDTH:
         raise ValueError("an array of joblib has a dtype of unknown width")

@@ -61,7 +61,9 @@ def test_arrays_of_every_protocol(tmp_path, protocol):
 
 
 @PROTOCOLS
-@pytest.mark.parametrize("kind", ["bfloat16", "float8_e4m3fn", "float8_e5m2"])
+@pytest.mark.parametrize(
+    "kind", ["bfloat16", "float8_e4m3fn", "float8_e5m2", "float4_e2m1fn", "float6_e2m3fn", "int4", "uint2"]
+)
 def test_dtypes_of_ml_dtypes(tmp_path, protocol, kind):
     values = np.arange(4).astype(getattr(ml_dtypes, kind))
     param = opened(tmp_path, pickle.dumps({"w": values}, protocol))["w"]
