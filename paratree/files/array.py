@@ -25,8 +25,10 @@ _SMALL = 64 << 20
 _FREE_GAP = 1 << 16  # bytes that are cheaper to read than to skip
 
 
-def check_shape(shape: Sequence[object], source: Source, member: str | None) -> tuple[int, ...]:
-    """Return ``shape`` as a tuple of lengths that NumPy can hold.
+def check_shape(
+    shape: Sequence[object], source: Source, member: str | None, width: int = 1
+) -> tuple[int, ...]:
+    """Return ``shape`` as a tuple of lengths that NumPy can hold, for values of ``width`` bytes.
 
     Raises:
         CorruptFileError: a length is no whole number >= 0, there are too many, or their product overflows.
@@ -37,7 +39,7 @@ def check_shape(shape: Sequence[object], source: Source, member: str | None) -> 
         if type(n) is not int or n < 0:
             raise _fault(source, member, f"the shape {_short(shape)} has an entry that is no length")
     lengths: tuple[int, ...] = tuple(shape)  # type: ignore[arg-type]
-    if prod(lengths) > _LARGEST or (0 in lengths and prod(n for n in lengths if n) > _LARGEST):
+    if prod(lengths) > _LARGEST or (0 in lengths and width * prod(n for n in lengths if n) > _LARGEST):
         raise _fault(source, member, f"the shape {_short(shape)} overflows 64 bits")
     return lengths
 
@@ -73,7 +75,7 @@ def file_array(
         CorruptFileError: the array does not lie inside the source, or claims far more than is stored.
     """
     name = member if member is not None else source.member
-    lengths = check_shape(shape, source, name)
+    lengths = check_shape(shape, source, name, BITS[dtype] // 8)
     steps = None if strides is None else check_shape(strides, source, name)
     if steps is not None and len(steps) != len(lengths):
         raise _fault(source, name, f"{len(steps)} strides are given for {len(lengths)} axes")

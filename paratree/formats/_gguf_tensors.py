@@ -41,13 +41,16 @@ HALVES = {  # where a block has numbers of two bytes, for the quantised dtypes t
 }  # fmt: skip
 
 
+_WIDEST = 8  # bytes of a value, dequantised or not
+
+
 def stored_bytes(file: LocalFile, tensor: Tensor) -> int:
     """Return how many bytes a tensor takes.
 
     Raises:
         CorruptFileError: its type is unknown, its shape is none, or its rows are no whole number of blocks.
     """
-    shape = check_shape(tensor.shape, file, tensor.name)
+    shape = check_shape(tensor.shape, file, tensor.name, _WIDEST)
     if (dtype := TYPES.get(tensor.type)) is None:
         raise CorruptFileError(
             file.path, f"{tensor.type} is not the number of a type of ggml", offset=tensor.place,

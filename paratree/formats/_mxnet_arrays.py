@@ -91,7 +91,7 @@ def _sparse(
     cursor: Cursor, storage: int, shape: Shape, stored: Shape | None, dtype: str
 ) -> RowSparseArray | CsrArray:
     """Describe a sparse array: the values that are stored, then where they belong."""
-    check_shape(shape, cursor.source, cursor.member)
+    check_shape(shape, cursor.source, cursor.member, nbytes(1, dtype))
     parts = [(_dtype(cursor), _shape(cursor)) for _ in range(storage)]
     place, rows, count = cursor.place, shape[0], stored[0] if stored else -1
     if storage == _ROW_SPARSE:

@@ -163,6 +163,8 @@ CASES = [
     _array("length-negative", dense((-4,))),
     _array("product-overflows", dense((1 << 32, 1 << 32, 4))),
     _array("zero-times-huge", dense((0, 1 << 62, 1 << 62), b"", magic=V3), dense((0, 1 << 40), b"", magic=V3)),
+    _array("zero-times-huge-in-bytes", dense((0, 1 << 61), b""), dense((0, 1 << 40), b"")),
+    _rows("rows-of-nothing", sparse(ROW_SPARSE, (1 << 61, 0), (0, 0), [(I64, (0,))], b"")),
     _array("axes-65", dense((1,) * 65, bytes(4)), dense((1,) * 32, bytes(4))),
     _array("axes-huge", dense(axes=(1 << 31) - 1)),
     _array("axes-negative", dense(axes=-2)),

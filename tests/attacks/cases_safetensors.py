@@ -47,6 +47,7 @@ CASES = [
     *(_case(f"shape-{label}", safetensors({"w": entry(shape=(n,))})) for label, n in NUMBERS.items()),
     _case("shape-product-overflows", safetensors({"w": entry(shape=(1 << 32, 1 << 32, 4))})),
     _case("shape-zero-times-huge", safetensors({"w": entry(shape=(1 << 62, 1 << 62, 0), offsets=(0, 0))}, b""), safetensors({"w": entry(shape=(1 << 40, 0), offsets=(0, 0))}, b"")),
+    _case("shape-zero-times-huge-in-bytes", safetensors({"w": entry(shape=(1 << 61, 0), offsets=(0, 0))}, b""), safetensors({"w": entry(shape=(1 << 60, 0), offsets=(0, 0))}, b"")),
     _case("shape-thousand-digits", safetensors(b'{"w":{"dtype":"F32","shape":[' + b"9" * 5000 + b'],"data_offsets":[0,16]}}')),
     _case("rank-100000", safetensors({"w": entry(shape=(1,) * 100_000, offsets=(0, 4))}, bytes(4)), safetensors({"w": entry(shape=(1,) * 32, offsets=(0, 4))}, bytes(4))),
     _case("overlap", _two((8, 24), bytes(24)), _TWO),
