@@ -106,14 +106,15 @@ def test_a_format_says_no_to_junk(name, junk, tmp_path):
         assert not module.sniff(LocalFile(path))
 
 
-def test_every_framework_is_in_the_contracts_that_keep_them_apart():
+@pytest.mark.parametrize("room", [formats, frameworks])
+def test_every_plug_in_is_in_the_contracts_that_keep_them_apart(room):
     settings = tomllib.loads(
         (Path(paratree.__path__[0]).parent / "pyproject.toml").read_text(encoding="utf-8")
     )
     listed = set()
     for contract in settings["tool"]["importlinter"]["contracts"]:
         listed |= {*contract.get("modules", []), *contract.get("source_modules", [])}
-    assert {f"paratree.frameworks.{name}" for name in modules_of(frameworks)} <= listed
+    assert {f"{room.__name__}.{name}" for name in modules_of(room)} <= listed
 
 
 @pytest.mark.parametrize("name", modules_of(frameworks))
