@@ -27,10 +27,10 @@ def test_other_names_are_not_known():
 @pytest.mark.parametrize(
     ("size", "name", "expected"),
     [
-        (0, "float32", 0), (3, "float32", 12), (3, "float4_e2m1fn", 2), (3, "float6_e2m3fn", 3), (5, "bool", 5),
-        (0, "q4_1", 0), (64, "q4_1", 40), (256, "q6_k", 210),
-    ],  # fmt: skip
-)
+        (0, "float32", 0), (3, "float32", 12), (3, "float4_e2m1fn", 2), (3, "float6_e2m3fn", 3),
+        (5, "bool", 5), (0, "q4_1", 0), (64, "q4_1", 40), (256, "q6_k", 210),
+    ],
+)  # fmt: skip
 def test_bytes_of_values_packed_without_gaps(size, name, expected):
     assert nbytes(size, name) == expected
 

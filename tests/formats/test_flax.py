@@ -134,7 +134,8 @@ def test_the_checkpoint_of_a_folder_is_the_latest(tmp_path, variables):
 def test_scalars_complex_numbers_and_plain_values(tmp_path):
     given = {
         "w": np.ones((2, 3), np.float16), "scalar": np.float32(2.5), "phase": 1 + 2j, "text": "hello",
-        "none": None, "list": [1, -2.5, "x", True], "big": 2**63, "small": -(2**62), "empty": np.zeros((0, 3)),
+        "none": None, "list": [1, -2.5, "x", True], "big": 2**63, "small": -(2**62),
+        "empty": np.zeros((0, 3)),
         "bytes": b"\x00\x01", 7: np.arange(3),
     }  # fmt: skip
     (tmp_path / "m.msgpack").write_bytes(serialization.msgpack_serialize(given, in_place=True))
