@@ -82,7 +82,6 @@ class LocalFile:
         self._opened = os.fstat(self._descriptor)
         self.size = self._opened.st_size
         self.key = (self._opened.st_dev, self._opened.st_ino)
-        self.version = (self.key, self.size, self._opened.st_mtime_ns)  # another one: another file, or changed
         self.version = (
             self.key,
             self.size,
