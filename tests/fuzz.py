@@ -76,6 +76,7 @@ class Target:
         self._collect(import_module(f"tests.attacks.cases_{format}"), folder)
         self._local = import_module("paratree.files.local").LocalFile
         self._in_memory = _in_memory_class(self._local)
+        self._known: dict[str, dict[str, object]] = {}  # what is known of the files on disk
         self._checked = True
         self._before: list[tuple[object, str, object]] = []
         self._override(import_module("paratree.files.folder"), "LocalFile", self._open)
@@ -127,7 +128,11 @@ class Target:
             return self._local(path, descriptor)
         if descriptor >= 0:
             os.close(descriptor)
-        return self._in_memory(path, data)
+        if path not in self._known:
+            found = self._local(path)
+            self._known[path] = {**vars(found)}
+            found.close()
+        return self._in_memory(self._known[path], data)
 
     def run(self, data: bytes) -> None:
         """List the changed checkpoint and read its values.
@@ -191,11 +196,11 @@ def _import_reader(format: str) -> None:
 
 def _in_memory_class(local: type):
     class InMemory(local):
-        """A file of which every byte is in memory, with the path of one that exists."""
+        """A file that differs from one on disk in its bytes, which are in memory."""
 
-        def __init__(self, path: str, data: bytes) -> None:
-            self.path, self.size, self.key, self.archive = path, len(data), path, None
-            self.head, self._data, self._descriptor = data[:4096], data, -1
+        def __init__(self, known: dict[str, object], data: bytes) -> None:
+            vars(self).update(known, size=len(data), head=data[:4096], archive=None, _descriptor=-1)
+            self._data = data
 
         def readinto(self, view: memoryview, offset: int) -> None:
             view[:] = self._data[offset : offset + len(view)]
