@@ -117,7 +117,8 @@ class LocalFile:
             self._descriptor = -1
 
     def __del__(self) -> None:
-        self.close()
+        if os is not None:  # as it is when the interpreter ends while another thread holds a tree
+            self.close()
 
 
 class Window:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 MANIFEST = "manifest.ocdbt"
 _DEEPEST = 24
 _MOST_FILES = 1_000_000
+_HEADERS = ("/.zarray", "/zarr.json")
 _DATA = ("d/", "ocdbt.process_", MANIFEST)  # where a database has its files
 
 
@@ -116,6 +117,9 @@ class DatabaseStore:
             self._keys = dict.fromkeys(key.decode() for key in keys)
         except UnicodeDecodeError:
             raise CorruptFileError(file.path, "a key that is not UTF-8", member=MANIFEST) from None
+        headers = [key for key in self._keys if key.endswith(_HEADERS)]
+        with tensorstore.Batch() as batch:  # each alone would wait for its own reading of the file
+            self._asked_for = {key: self._store.read(key, batch=batch) for key in headers}
 
     def __contains__(self, key: object) -> bool:
         return key in self._keys
@@ -132,7 +136,8 @@ class DatabaseStore:
 
     def source(self, key: str) -> Source:
         """Read the value of a key."""
-        found = self._asked(lambda: self._store.read(key).result(), key)
+        answer = self._asked_for.pop(key, None) or self._store.read(key)
+        found = self._asked(lambda: answer.result(), key)
         if found.state != "value":
             raise CorruptFileError(self.path, "the database has lost it since it was opened", member=key)
         return Memory(bytes(found.value), self.path, key)

@@ -277,9 +277,11 @@ def test_what_a_live_model_says_of_a_parameter_is_asked_for_each_time():
     assert (of_file.handle, of_file.native, of_file.aliases, of_file.grad) == (None, None, (), None)
 
 
-def test_an_alias_is_found_by_look_ups_and_selectors():
-    live = SimpleNamespace(aliases=("dense0_bias",))
-    tree = ParamTree([param("0.bias", live=live), param("1.bias")], Origin("net", "Gluon"))
+@pytest.mark.parametrize(
+    "facts", [{"live": SimpleNamespace(aliases=("dense0_bias",))}, {"aliases": ("dense0_bias",)}]
+)
+def test_an_alias_is_found_by_look_ups_and_selectors(facts):
+    tree = ParamTree([param("0.bias", **facts), param("1.bias")], Origin("net", "Gluon"))
     assert tree["dense0_bias"] is tree["0.bias"]
     assert "dense0_bias" in tree
     assert list(tree.select("dense0_*")) == list(tree.select(re.compile("^dense0"))) == ["0.bias"]

@@ -12,7 +12,7 @@ from hypothesis.extra.numpy import basic_indices
 
 import paratree as pt
 from paratree.files.array import file_array
-from paratree.files.composed import DecodedArray, composed_array
+from paratree.files.composed import ComposedArray, DecodedArray, composed_array
 from paratree.files.local import Memory
 
 
@@ -101,3 +101,12 @@ def test_what_is_decoded_is_indexed_as_numpy_does(data):
 def test_an_empty_slice_backwards_is_empty():
     array = DecodedArray((3,), "int64", lambda: np.arange(3))
     assert array.read(slice(-9, -9, -1)).tolist() == []
+
+
+def test_where_no_part_is_the_fill_is():
+    parts = (part(np.arange(4, dtype="int16").reshape(2, 2), (1, 2)),)
+    found = ComposedArray((4, 5), "int16", parts, 7)
+    expected = np.full((4, 5), 7)
+    expected[1:3, 2:4] = [[0, 1], [2, 3]]
+    np.testing.assert_array_equal(found.read(), expected)
+    np.testing.assert_array_equal(found.read((slice(3, 0, -1), 3)), expected[3:0:-1, 3])

@@ -7,7 +7,7 @@ import os
 import pytest
 
 import paratree as pt
-from paratree.files.folder import beside
+from paratree.files.folder import beside, latest_entries
 from paratree.files.local import LocalFile
 
 
@@ -64,3 +64,32 @@ def test_links_of_the_cache_of_the_hub_are_followed(index):
 def test_in_the_folder_one_is_in(index, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path / "in")
     assert beside(LocalFile("index"), "part").head == b"part"
+
+
+@pytest.mark.parametrize(
+    ("there", "patterns", "found"),
+    [
+        (["2/m", "10/m", "9/x"], ("#/m",), ["10/m"]),
+        (["step_2/m", "step_00010/m"], ("#/m",), ["step_00010/m"]),
+        (["c_2", "c_10", "c_x", "c_11.tmp", "d_99"], ("c_#",), ["c_10"]),
+        (["2/m", "20.tmp-30/m", "2b/m", "a.3/m"], ("#/m",), ["2/m"]),
+        (["2/m", "best_1/m"], ("#/m",), ["2/m", "best_1/m"]),
+        (["2/m", "2/n", "3/n"], ("#/m", "#/n"), ["3/n"]),
+        (["99999999999999999999999/m"], ("#/m",), []),
+        ([], ("#/m",), []),
+    ],
+)
+def test_of_numbered_steps_the_last(tmp_path, there, patterns, found):
+    for name in there:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    assert latest_entries(str(tmp_path), patterns) == [str(tmp_path / name) for name in found]
+
+
+def test_a_step_that_is_a_link_is_none(tmp_path):
+    (tmp_path / "2").mkdir()
+    (tmp_path / "2" / "m").write_bytes(b"x")
+    (tmp_path / "9").symlink_to(tmp_path / "2")
+    (tmp_path / "8").mkdir()
+    (tmp_path / "8" / "m").symlink_to(tmp_path / "2" / "m")
+    assert latest_entries(str(tmp_path), ("#/m",)) == [str(tmp_path / "2" / "m")]

@@ -13,9 +13,6 @@ import os
 import sys
 from pathlib import Path
 
-os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=4"
-os.environ["JAX_PLATFORMS"] = "cpu"
-
 LAYOUTS = {
     f"{'ocdbt' if ocdbt else 'files'}-zarr{3 if zarr3 else 2}": {"use_ocdbt": ocdbt, "use_zarr3": zarr3}
     for ocdbt in (True, False)
@@ -25,6 +22,7 @@ LAYOUTS = {
 
 def main(folder: Path) -> None:
     """Write everything."""
+    os.environ |= {"XLA_FLAGS": "--xla_force_host_platform_device_count=4", "JAX_PLATFORMS": "cpu"}
     import jax
     import jax.numpy as jnp
     import numpy as np
