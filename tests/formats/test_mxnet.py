@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 import paratree as pt
 from paratree.core.dtypes import numpy_dtype
-from paratree.files.local import LocalFile
+from paratree.files.local import LocalFile, Window
 from paratree.formats import mxnet as format
 from paratree.formats._mxnet_arrays import _DTYPES
 from tests.attacks.cases_mxnet import (
@@ -236,6 +236,14 @@ def test_pickled_arrays(mx, tmp_path):
     for name in ("w", "again", "r", "c"):
         same_bits(tree[name].value, array.asnumpy())
     assert tree.ties == (("w", "again"),)
+
+
+def test_a_great_pickled_array_stays_in_the_file(mx, tmp_path):
+    array = mx.nd.arange(300_000)
+    path = written(tmp_path / "m.pkl", pickle.dumps({"w": array}, 4))
+    with pt.open(path) as tree:
+        assert isinstance(tree["w"].array.source, Window)
+        same_bits(tree["w"].value, array.asnumpy())
 
 
 def test_a_pickled_array_that_is_damaged(mx, tmp_path):
