@@ -172,20 +172,20 @@ class _Reader:
         self.entries: dict[str, Any] = entries
         self.names = Names(entries, metadata.get("planner_data"))
         self.places = self._places(metadata.get("storage_data"))
-        self.unread = 0
+        self.values = self.unread = 0
 
     def fault(self, reason: str, name: str | None = None) -> CorruptFileError:
         return CorruptFileError(self.file.path, reason, member=name)
 
     def tree(self) -> ParamTree:
         """Add every entry, in the order of the state dict."""
-        for count, name in enumerate(self.names.order):
+        for name in self.names.order:
             entry = self.entries[name]
             kind = entry.target.name if isinstance(entry, Opaque) else ""
             if kind == "TensorStorageMetadata":
                 self._add_tensor(name, _state(entry))
             elif kind == "BytesStorageMetadata":
-                self._add_value(name, count)
+                self._add_value(name)
             else:
                 raise self.fault("its entry describes neither a tensor nor a value", name)
         if self.unread:
@@ -266,14 +266,15 @@ class _Reader:
             return parts[0][1]
         return composed_array(self.file, shape, dtype, parts, member=name)
 
-    def _add_value(self, name: str, count: int) -> None:
+    def _add_value(self, name: str) -> None:
         """Read a value that is no tensor: its tensors are added, the rest becomes plain values."""
         place = self.places.get((name, None))
         if place is None:
             raise self.fault("the metadata do not say where its value lies", name)
-        if place.transforms or count >= _MOST_READ:
+        if place.transforms or self.values == _MOST_READ:
             self.unread += 1
             return
+        self.values += 1
         value, find, self.found.big_endian, source = _unpack(self.shards.cut(place, name), name)
         path = self.names.path(name)
         meta = self.found.add(

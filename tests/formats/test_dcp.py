@@ -177,6 +177,15 @@ def test_plain_values_are_read_and_nothing_is_built(tmp_path):
     assert "Config" in tree.notes[0]
 
 
+def test_only_so_many_values_are_read(tmp_path, monkeypatch):
+    """Each is an archive of its own; those beyond the limit are counted."""
+    monkeypatch.setattr(ours, "_MOST_READ", 2)
+    dcp.save({"a": torch.ones(1), "b": torch.ones(1), "x": 1, "y": 2, "z": 3}, checkpoint_id=tmp_path)
+    tree = pt.open(tmp_path)
+    assert tree.meta == {"x": 1, "y": 2}
+    assert tree.notes == ("values that are no tensors and were not read: 1",)
+
+
 def test_tied_tensors_are_stored_twice_and_no_tie_is_claimed(tmp_path):
     w = torch.ones(3)
     dcp.save({"a": w, "b": w}, checkpoint_id=tmp_path)
