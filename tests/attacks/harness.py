@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -48,28 +49,27 @@ class Run(NamedTuple):
     seconds: float
 
 
-def run(libraries: tuple[str, ...], *args: str) -> Run:
-    """Run ``paratree`` with an audit hook that kills the process if anything from outside is executed."""
-    mine, theirs = os.pipe()
-    command = [sys.executable, str(_RUNNER), str(theirs), *(f"--with={name}" for name in libraries), *args]
+@cache
+def _server(libraries: tuple[str, ...]) -> subprocess.Popen[str]:
+    """Start the process of which the runs are forks; it ends when its input does, with this one."""
     path = os.pathsep.join(filter(None, [str(_ROOT), os.environ.get("PYTHONPATH")]))
-    process = subprocess.Popen(
-        command,
+    return subprocess.Popen(
+        [sys.executable, str(_RUNNER), *libraries],
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        pass_fds=(theirs,),
+        encoding="utf-8",
         env={**os.environ, "PYTHONPATH": path},
     )
-    os.close(theirs)
-    assert process.stdout is not None
-    assert process.stderr is not None
-    out, err = process.stdout.read(), process.stderr.read()
-    with os.fdopen(mine) as pipe:
-        peak = pipe.read()
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    memory = int(peak or "-1") * 1024
-    return Run(process.returncode, out.decode(), err.decode(), memory, usage.ru_utime + usage.ru_stime)
+
+
+def run(libraries: tuple[str, ...], *args: str) -> Run:
+    """Run ``paratree`` with an audit hook that kills the process if anything from outside is executed."""
+    server = _server(libraries)
+    assert server.stdin is not None
+    assert server.stdout is not None
+    server.stdin.write(json.dumps([str(Path.cwd()), *args]) + "\n")
+    server.stdin.flush()
+    return Run(**json.loads(server.stdout.readline()))
 
 
 @cache
