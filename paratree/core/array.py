@@ -17,6 +17,9 @@ else:
     Protocol = object  # typing costs a fifth of the command line's start
 
 
+_MOST_AXES_BEFORE_2 = 32
+
+
 class Storage:
     """Where values live: equal storages are one and the same array (tied), by identity, never by value.
 
@@ -89,6 +92,20 @@ class RefusedArray:
             UnreadableError: always, with the reason and the next step.
         """
         raise UnreadableError(printable(self.problem))
+
+
+def check_axes(shape: Shape) -> None:
+    """Look that this NumPy can hold so many axes: 64, and 32 before NumPy 2.
+
+    Raises:
+        UnreadableError: it cannot.
+    """
+    if len(shape) > _MOST_AXES_BEFORE_2:
+        import numpy as np
+
+        if np.__version__.startswith(("0.", "1.")):
+            limit = f"NumPy {np.__version__} holds at most {_MOST_AXES_BEFORE_2} axes"
+            raise UnreadableError(f"{limit} and this array has {len(shape)}; read it with NumPy 2")
 
 
 def contiguous(shape: tuple[int, ...]) -> tuple[int, ...]:

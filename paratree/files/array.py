@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from math import prod
 
-from paratree.core.array import Storage, basic_index, contiguous, normal_strides
+from paratree.core.array import Storage, basic_index, check_axes, contiguous, normal_strides
 from paratree.core.dtypes import BITS, nbytes, numpy_dtype
 from paratree.core.errors import CorruptFileError
 
@@ -139,7 +139,9 @@ class FileArray:
         Raises:
             IndexError: the index does not fit the shape.
             CorruptFileError: the file has changed since it was opened.
+            UnreadableError: it has more axes than this NumPy holds.
         """
+        check_axes(self.shape)
         steps = self.strides or contiguous(self.shape)
         start, lengths, strides, dropped = (
             (0, self.shape, steps, ()) if index is ... else _basic(index, self.shape, steps)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import product
 from math import prod
 
-from paratree.core.array import basic_index
+from paratree.core.array import basic_index, check_axes
 from paratree.core.dtypes import numpy_dtype
 from paratree.core.errors import CorruptFileError
 from paratree.files.array import check_shape
@@ -102,6 +102,7 @@ class ComposedArray:
         """
         import numpy as np
 
+        check_axes(self.shape)
         wanted = basic_index(index, self.shape)
         ranges = [part if isinstance(part, range) else range(part, part + 1) for part in wanted]
         values = np.empty([len(r) for r in ranges], numpy_dtype(self.dtype))
@@ -168,6 +169,7 @@ class DecodedArray:
         """
         import numpy as np
 
+        check_axes(self.shape)
         wanted = basic_index(index, self.shape)
         taken = tuple(slice_of(part) if isinstance(part, range) else part for part in wanted)
         return np.asarray(self._decode().reshape(self.shape)[taken])

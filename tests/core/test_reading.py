@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from paratree.core.array import basic_index
 from paratree.core.dtypes import BITS, numpy_dtype
-from paratree.core.errors import CorruptFileError
+from paratree.core.errors import CorruptFileError, UnreadableError
 from paratree.files.array import MOST_AXES, file_array
 from paratree.files.local import Memory
 
@@ -209,3 +209,13 @@ def test_no_claim_reaches_an_allocation(shape, offset, size):
     except CorruptFileError:
         return
     assert array.read().shape == tuple(shape)
+
+
+def test_more_axes_than_numpy_holds_are_said():
+    shape = (1,) * 64
+    array = file_array(Memory(bytes(4), "m"), 0, shape, "float32")
+    if np.lib.NumpyVersion(np.__version__) >= "2.0.0":
+        assert array.read().shape == shape
+    else:
+        with pytest.raises(UnreadableError, match="at most 32 axes and this array has 64; read"):
+            array.read()
