@@ -34,17 +34,19 @@ FRAMEWORKS = [
     "jax==0.10.2",
     "flax==0.12.8",
     "optax==0.2.8",
+    "polars==2.1.0",
     "dm-haiku==0.0.17",
     "equinox==0.13.8",
     "gguf==0.19.0",
     "mlx[cpu]==0.32.4",
+    "numba==0.68.1",
     "onnx==1.23.2",
     "orbax-checkpoint==0.12.8",
     "tensorstore==0.1.86",
     "mxnet==1.9.1",  # its numpy<2 is taken back in pyproject.toml; tests/mxnet_numpy.py lets it import
     "transformers==4.57.6",  # the last with Flax and TensorFlow classes
 ]
-OLDEST = ["h5py==3.8.0", "ml_dtypes==0.5.0", "numpy==1.23.5", "rich==13.7.0", "shtab==1.7.0"]
+OLDEST = ["blake3==1.0.0", "h5py==3.8.0", "ml_dtypes==0.5.0", "numpy==1.23.5", "rich==13.7.0", "shtab==1.7.0"]
 
 
 def _find_interpreters() -> None:
