@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from paratree.core.results import Labels, Partition, Tied, Use
     from paratree.core.tree import Param, ParamTree
     from paratree.registry import open
+    from paratree.verbs.fingerprint import Fingerprint, fingerprint
     from paratree.verbs.gradients import Gradients, gradients
     from paratree.verbs.training import freeze, groups, unfreeze
     from paratree.verbs.tying import tie, untie
@@ -31,6 +32,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "CorruptFileError",
+    "Fingerprint",
     "Gradients",
     "Labels",
     "LazyArray",
@@ -49,6 +51,7 @@ __all__ = [
     "UnsafeFileError",
     "UnsupportedError",
     "Use",
+    "fingerprint",
     "freeze",
     "gradients",
     "groups",
@@ -69,6 +72,8 @@ _HOME = {
     "Partition": "core.results",
     "Tied": "core.results",
     "Use": "core.results",
+    "Fingerprint": "verbs.fingerprint",
+    "fingerprint": "verbs.fingerprint",
     "Gradients": "verbs.gradients",
     "gradients": "verbs.gradients",
     "freeze": "verbs.training",

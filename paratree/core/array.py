@@ -77,6 +77,14 @@ class LazyArray(Protocol):
         """Return the values at a basic NumPy index, all of them by default."""
 
 
+class QuantisedLazyArray(LazyArray, Protocol):
+    """A lazy array of a dtype of :data:`paratree.core.dtypes.BLOCKS` whose values can be read."""
+
+    @property
+    def blocks(self) -> LazyArray:
+        """What is stored, as ``uint8``: its last axis is the bytes of a block, little-endian."""
+
+
 class RefusedArray:
     """An array that is listed and cannot be read: reading it raises its problem."""
 

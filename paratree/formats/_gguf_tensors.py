@@ -87,26 +87,58 @@ def tensor_array(file: LocalFile, tensor: Tensor, data: int, big_endian: bool) -
         why = f"{dtype} in a big-endian file, which gguf does not convert"
     if why is not None:
         return RefusedArray(shape, dtype, f"{name}: {why}", blocks.storage)
-    return QuantisedArray(blocks, shape, dtype, tensor.type, big_endian)
+    kept = SwappedBlocks(blocks, HALVES[dtype]) if big_endian else blocks
+    return QuantisedArray(kept, shape, dtype, tensor.type, printable(file.path))
+
+
+class SwappedBlocks:
+    """The blocks of a big-endian file, as a little-endian file would hold them."""
+
+    __slots__ = ("_blocks", "_halves", "dtype", "shape", "storage")
+
+    problem = None
+
+    def __init__(self, blocks: FileArray, halves: tuple[int, ...]) -> None:
+        self._blocks, self._halves = blocks, halves
+        self.shape, self.dtype, self.storage = blocks.shape, blocks.dtype, blocks.storage
+
+    def read(self, index: Index = ...) -> np.ndarray[Any, Any]:
+        """Return bytes at a basic index; whole blocks are read for them.
+
+        Raises:
+            IndexError: the index does not fit the shape.
+            CorruptFileError: the file has changed since it was opened.
+        """
+        *outer, last = basic_index(index, self.shape)
+        blocks = self._blocks.read(tuple(slice_of(p) if isinstance(p, range) else p for p in outer))
+        swapped = blocks.copy()
+        for place in self._halves:
+            swapped[..., place], swapped[..., place + 1] = blocks[..., place + 1], blocks[..., place]
+        return swapped[..., slice_of(last) if isinstance(last, range) else last]
 
 
 class QuantisedArray:
-    """An array in blocks of ggml: the blocks that are asked for are read and dequantised, by gguf."""
+    """An array in blocks of ggml: the blocks that are asked for are read and dequantised, by gguf.
 
-    __slots__ = ("_big_endian", "_blocks", "_type", "dtype", "shape")
+    Attributes:
+        blocks: the blocks as little-endian bytes: the shape of the array, but in its last axis the number of
+            blocks, and an axis more, the bytes of one.
+    """
+
+    __slots__ = ("_place", "_type", "blocks", "dtype", "shape")
 
     problem = None
 
     def __init__(
-        self, blocks: FileArray, shape: tuple[int, ...], dtype: str, type: int, big_endian: bool
+        self, blocks: FileArray | SwappedBlocks, shape: tuple[int, ...], dtype: str, type: int, place: str
     ) -> None:
-        self._blocks, self.shape, self.dtype = blocks, shape, dtype
-        self._type, self._big_endian = type, big_endian
+        self.blocks, self.shape, self.dtype = blocks, shape, dtype
+        self._type, self._place = type, place
 
     @property
     def storage(self) -> Storage:
         """The blocks."""
-        return self._blocks.storage
+        return self.blocks.storage
 
     def read(self, index: Index = ...) -> np.ndarray[Any, Any]:
         """Return the values at a basic index, as float32.
@@ -125,11 +157,9 @@ class QuantisedArray:
         low = min(places[0], places[-1]) // values if places else 0
         high = max(places[0], places[-1]) // values + 1 if places else 0
         rows = [slice_of(part) if isinstance(part, range) else part for part in outer]
-        blocks = self._blocks.read((*rows, slice(low, high)))
+        blocks = self.blocks.read((*rows, slice(low, high)))
         found = np.empty((*blocks.shape[:-2], (high - low) * values), np.float32)
         if found.size:
-            if self._big_endian:
-                blocks = _swapped(blocks, HALVES[self.dtype])
             found = self._dequantised(blocks.reshape(*blocks.shape[:-2], -1))
         taken = slice_of(places, low * values) if isinstance(last, range) else last - low * values
         return np.asarray(found[..., taken])
@@ -137,7 +167,7 @@ class QuantisedArray:
     def _dequantised(self, rows: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         import numpy as np
 
-        place = printable(self._blocks.source.path)
+        place = self._place
         try:
             from gguf.constants import GGMLQuantizationType
             from gguf.quants import dequantize
@@ -154,11 +184,3 @@ class QuantisedArray:
                 "pip install --upgrade gguf"
             ) from None
         return found
-
-
-def _swapped(blocks: np.ndarray[Any, Any], halves: tuple[int, ...]) -> np.ndarray[Any, Any]:
-    """Return blocks with their numbers of two bytes in the other byte order."""
-    swapped = blocks.copy()
-    for place in halves:
-        swapped[..., place], swapped[..., place + 1] = blocks[..., place + 1], blocks[..., place]
-    return swapped

@@ -9,16 +9,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from paratree import engine
-from paratree.core.errors import MissingPackageError, UnreadableError, printable
+from paratree.core.errors import MissingPackageError, NoSuchParamError, UnreadableError, printable
 from paratree.core.tree import Param, ParamTree
 from paratree.registry import open as open_source
 from paratree.verbs.listing import reason_of
+from paratree.verbs.show import nothing_fits
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
     from concurrent.futures import Executor
     from typing import Any, TypeVar
 
+    from paratree.core.select import Selector
     from paratree.engine import Block, Progress
 
     Result = TypeVar("Result")
@@ -33,6 +35,23 @@ def opened(source: object) -> Iterator[ParamTree]:
         return
     with open_source(source) as tree:
         yield tree
+
+
+def selected(
+    tree: ParamTree, select: Selector | None = None, kind: str | Iterable[str] | None = None
+) -> ParamTree:
+    """Return the tree of what fits a selector and a kind, all of it by default.
+
+    Raises:
+        NoSuchParamError: nothing does, though there is something.
+    """
+    if select is None and kind is None:
+        return tree
+    found = tree.select(select, kind=kind)
+    if len(tree) and not found:
+        message = nothing_fits(tree, select, kind)
+        raise NoSuchParamError(str(select or ""), (), tree.source, message=message)
+    return found
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,7 +65,7 @@ def show(
     chosen = tree if everything else tree.select(select, kind=kind)
     listing = Listing(tree, chosen)
     if len(tree) and not chosen:
-        listing.nothing = _nothing(tree, select, kind)
+        listing.nothing = nothing_fits(tree, select, kind)
     numbers = _describe(listing, tree, chosen, everything)
     hidden = listing.hidden
     shown = {n: p for n, p in chosen.items() if p.kind not in hidden} if hidden else dict(chosen.items())
@@ -107,7 +107,7 @@ def _counted(words: Iterable[str]) -> tuple[tuple[str, int], ...]:
     return tuple(sorted(counts.items(), key=lambda item: -item[1]))
 
 
-def _nothing(tree: ParamTree, select: Selector | None, kind: str | Iterable[str] | None) -> str:
+def nothing_fits(tree: ParamTree, select: Selector | None, kind: str | Iterable[str] | None) -> str:
     """Say why a selection is empty, with the nearest that is not."""
     if kind is not None and (select is None or tree.select(select)):
         kinds = ", ".join([kind] if isinstance(kind, str) else kind)
