@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from paratree.registry import open
     from paratree.verbs.fingerprint import Fingerprint, fingerprint
     from paratree.verbs.gradients import Gradients, gradients
+    from paratree.verbs.spectrum import Spectrum, spectrum
     from paratree.verbs.training import freeze, groups, unfreeze
     from paratree.verbs.tying import tie, untie
     from paratree.verbs.update import update
@@ -44,6 +45,7 @@ __all__ = [
     "ParatreeError",
     "Partition",
     "SourceNotFoundError",
+    "Spectrum",
     "Storage",
     "Tied",
     "UnknownSourceError",
@@ -56,6 +58,7 @@ __all__ = [
     "gradients",
     "groups",
     "open",
+    "spectrum",
     "tie",
     "unfreeze",
     "untie",
@@ -76,6 +79,8 @@ _HOME = {
     "fingerprint": "verbs.fingerprint",
     "Gradients": "verbs.gradients",
     "gradients": "verbs.gradients",
+    "Spectrum": "verbs.spectrum",
+    "spectrum": "verbs.spectrum",
     "freeze": "verbs.training",
     "groups": "verbs.training",
     "unfreeze": "verbs.training",

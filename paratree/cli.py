@@ -162,6 +162,24 @@ def _ties(options: argparse.Namespace) -> int:
     return _DONE if found else _NOTHING
 
 
+def _spectrum(options: argparse.Namespace) -> int:
+    from paratree.render import spectrum as render
+    from paratree.verbs.get import param_of, placed
+    from paratree.verbs.spectrum import EXACT_BELOW, spectrum
+
+    exact_below = EXACT_BELOW if options.exact_below is None else options.exact_below
+    with _open(options.source) as tree:
+        param = param_of(tree, options.name)
+        with placed(tree, param):
+            found = spectrum(param, exact_below=exact_below, seed=options.seed)
+        source = tree.source
+    if options.json:
+        print(render.json(found, source), end="")
+    else:
+        print("\n".join(render.lines(found, width=_width())))
+    return _DONE
+
+
 def _formats(options: argparse.Namespace) -> int:
     from paratree.render import json, results
     from paratree.verbs.formats import formats
@@ -367,10 +385,21 @@ def _fill_ties(parser: argparse.ArgumentParser) -> None:
     _add_json(parser)
 
 
+def _fill_spectrum(parser: argparse.ArgumentParser) -> None:
+    _add_source(parser)
+    add = parser.add_argument
+    add("name", metavar="NAME", help="name of one tensor, as 'paratree show --all' lists it")
+    add("--exact-below", metavar="N", type=_whole,
+        help="decompose matrices of fewer values exactly; 4194304 by default")  # fmt: skip
+    add("--seed", metavar="N", type=_whole, default=0, help="of the method for larger ones; 0 by default")
+    _add_json(parser)
+
+
 _COMMANDS: dict[str, Command] = {  # name -> what runs it, what adds its arguments, what it does
     "show": (_show, _fill_show, "List names, shapes, dtypes and sizes, without reading a value"),
     "get": (_get, _fill_get, "Print the values of one tensor, or write them to a .npy file"),
     "ties": (_ties, _fill_ties, "List the names that are one parameter"),
+    "spectrum": (_spectrum, _fill_spectrum, "Compute the singular values of one tensor, ranks and tail"),
     "formats": (_formats, _add_json, "List the file formats that are read"),
 }
 
@@ -393,6 +422,12 @@ def _selector(text: str) -> str:
 def _positive(text: str) -> int:
     if not text.isdecimal() or len(text) > 9 or not int(text):
         raise argparse.ArgumentTypeError(f"'{text}' is no number of segments, at least 1")
+    return int(text)
+
+
+def _whole(text: str) -> int:
+    if not text.isdecimal() or len(text) > 18:
+        raise argparse.ArgumentTypeError(f"'{text}' is no whole number")
     return int(text)
 
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from paratree.core.dtypes import BITS, numpy_dtype
-from paratree.core.errors import NoSuchParamError, UnreadableError, printable
+from paratree.core.errors import MismatchError, NoSuchParamError, UnreadableError, printable
 from paratree.core.tree import Param
 from paratree.verbs.listing import reason_of
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from typing import Any
 
     import numpy as np
@@ -61,29 +63,41 @@ def get(tree: ParamTree, name: str, index: Index = ..., *, dtype: str | None = N
     """
     import numpy as np
 
-    param = tree[_as_listed(tree, name)]
-    if not isinstance(param, Param):
-        raise NoSuchParamError(name, tree, tree.source)
+    param = param_of(tree, name)
     if dtype is not None and dtype not in BITS:
         raise UnreadableError(
             f"{printable(name)}: '{printable(dtype)}' is no dtype; there are: {', '.join(BITS)}"
         )
-    try:
+    with placed(tree, param):
         values = np.asarray(param[index])
-    except (UnreadableError, IndexError) as error:
-        place = f"{printable(tree.source)}: {printable(param.name)}"
-        raise type(error)(f"{place}: {reason_of(str(error))}") from None
     if dtype is None or dtype == param.dtype:
         return Values(tree.source, param, values, param.dtype)
     cast, changed = _cast(values, dtype)
     return Values(tree.source, param, cast, dtype, changed)
 
 
-def _as_listed(tree: ParamTree, name: str) -> str:
-    """Return the name that is listed as ``name``: with its control characters escaped."""
-    if name in tree:
-        return name
-    return next((other for other in tree if other != printable(other) == name), name)
+def param_of(tree: ParamTree, name: str) -> Param:
+    """Return the parameter that is listed as ``name``: with its control characters escaped.
+
+    Raises:
+        NoSuchParamError: there is none; a subtree is no parameter.
+    """
+    if name not in tree:
+        name = next((other for other in tree if other != printable(other) == name), name)
+    param = tree[name]
+    if not isinstance(param, Param):
+        raise NoSuchParamError(name, tree, tree.source)
+    return param
+
+
+@contextmanager
+def placed(tree: ParamTree, param: Param) -> Iterator[None]:
+    """Let errors say first in which source, and about which parameter."""
+    try:
+        yield
+    except (UnreadableError, MismatchError, IndexError) as error:
+        place = f"{printable(tree.source)}: {printable(param.name)}"
+        raise type(error)(f"{place}: {reason_of(str(error))}") from None
 
 
 def _cast(values: np.ndarray[Any, Any], dtype: str) -> tuple[np.ndarray[Any, Any], int]:
