@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from paratree.verbs.fingerprint import Fingerprint, fingerprint
     from paratree.verbs.gradients import Gradients, gradients
     from paratree.verbs.spectrum import Spectrum, spectrum
+    from paratree.verbs.stats import ParamStats, Stats, stats
     from paratree.verbs.training import freeze, groups, unfreeze
     from paratree.verbs.tying import tie, untie
     from paratree.verbs.update import update
@@ -41,11 +42,13 @@ __all__ = [
     "MissingPackageError",
     "NoSuchParamError",
     "Param",
+    "ParamStats",
     "ParamTree",
     "ParatreeError",
     "Partition",
     "SourceNotFoundError",
     "Spectrum",
+    "Stats",
     "Storage",
     "Tied",
     "UnknownSourceError",
@@ -59,6 +62,7 @@ __all__ = [
     "groups",
     "open",
     "spectrum",
+    "stats",
     "tie",
     "unfreeze",
     "untie",
@@ -81,6 +85,9 @@ _HOME = {
     "gradients": "verbs.gradients",
     "Spectrum": "verbs.spectrum",
     "spectrum": "verbs.spectrum",
+    "ParamStats": "verbs.stats",
+    "Stats": "verbs.stats",
+    "stats": "verbs.stats",
     "freeze": "verbs.training",
     "groups": "verbs.training",
     "unfreeze": "verbs.training",

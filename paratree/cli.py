@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 _DONE, _NOTHING, _TROUBLE, _INTERRUPTED, _CLOSED_PIPE = 0, 1, 2, 130, 141
 _KINDS = ("parameter", "buffer", "state", "other")
+_FIGURES = (
+    "name", "size", "nan", "inf", "zeros", "min", "max", "mean", "std", "rms", "l1", "l2", "absmax",
+)  # fmt: skip
 _WIDEST_HELP = 100
 _FILE = {"bash": "_shtab_compgen_files", "zsh": "_files", "tcsh": "f"}  # what shtab calls shtab.FILE
 _DESCRIPTION = """\
@@ -37,6 +40,7 @@ What is in a checkpoint file: without its framework, without running its code.
   paratree show model.keras --select '**.attn.**'  a part of it
   paratree get  model.pt encoder.0.weight          values; -o w.npy saves them
   paratree ties model.pt                           names that are one parameter
+  paratree stats model.safetensors                 is anything wrong with the values?
   paratree formats                                 files that can be read
   paratree show package.models:build               a live model your code makes
 """
@@ -177,6 +181,27 @@ def _spectrum(options: argparse.Namespace) -> int:
         print(render.json(found, source), end="")
     else:
         print("\n".join(render.lines(found, width=_width())))
+    return _DONE
+
+
+def _stats(options: argparse.Namespace) -> int:
+    from paratree.render import progress
+    from paratree.render import stats as render
+    from paratree.verbs.stats import stats
+
+    with _open(options.source) as tree, progress.bar("reading") as update:
+        found = stats(
+            tree, options.select, kind=options.kind, histogram=not options.moments, target=options.target,
+            progress=update,
+        )  # fmt: skip
+    found = found if options.by is None else found.by(options.by)
+    found = found if options.sort is None else found.sorted(options.sort)
+    if options.json:
+        print(render.as_json(found), end="")
+    elif _is_rich():
+        _print_rich(render.table(found, hints=True))
+    else:
+        print("\n".join(render.lines(found)))
     return _DONE
 
 
@@ -351,6 +376,13 @@ def _add_source(parser: argparse.ArgumentParser) -> None:
     source.complete = _FILE  # type: ignore[attr-defined]
 
 
+def _add_selection(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--select", metavar="P", action="append", type=_selector,
+        help="only names that fit: '**.attn.*', 'layers.{0..3}.**', a folded row; repeatable")  # fmt: skip
+    add("--kind", metavar="K", action="append", choices=_KINDS, help=f"only this kind: {', '.join(_KINDS)}")
+
+
 def _add_json(parser: argparse._ActionsContainer) -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON document")
 
@@ -358,9 +390,7 @@ def _add_json(parser: argparse._ActionsContainer) -> None:
 def _fill_show(parser: argparse.ArgumentParser) -> None:
     _add_source(parser)
     add = parser.add_argument
-    add("--select", metavar="P", action="append", type=_selector,
-        help="only names that fit: '**.attn.*', 'layers.{0..3}.**', a folded row; repeatable")  # fmt: skip
-    add("--kind", metavar="K", action="append", choices=_KINDS, help=f"only this kind: {', '.join(_KINDS)}")
+    _add_selection(parser)
     add("--depth", metavar="N", type=_positive, help="one row for each subtree N segments deep")
     add("--sort", choices=("name", "size"), help="by name, or the largest first; else in the model's order")
     add("--all", action="store_true", help="list every tensor, fold no repeated blocks")
@@ -385,6 +415,17 @@ def _fill_ties(parser: argparse.ArgumentParser) -> None:
     _add_json(parser)
 
 
+def _fill_stats(parser: argparse.ArgumentParser) -> None:
+    _add_source(parser)
+    add = parser.add_argument
+    _add_selection(parser)
+    add("--sort", metavar="F", choices=_FIGURES, help=f"the largest first by one of: {', '.join(_FIGURES)}")
+    add("--by", choices=("layer", "role", "depth"), help="one row for each layer, role or numbered block")
+    add("--for", dest="target", metavar="D", help="say which values do not fit a dtype, as fp16")
+    add("--moments", action="store_true", help="find no histograms and quantiles, which is faster")
+    _add_json(parser)
+
+
 def _fill_spectrum(parser: argparse.ArgumentParser) -> None:
     _add_source(parser)
     add = parser.add_argument
@@ -399,6 +440,7 @@ _COMMANDS: dict[str, Command] = {  # name -> what runs it, what adds its argumen
     "show": (_show, _fill_show, "List names, shapes, dtypes and sizes, without reading a value"),
     "get": (_get, _fill_get, "Print the values of one tensor, or write them to a .npy file"),
     "ties": (_ties, _fill_ties, "List the names that are one parameter"),
+    "stats": (_stats, _fill_stats, "Describe the values of every tensor: NaN, range, spread, histogram"),
     "spectrum": (_spectrum, _fill_spectrum, "Compute the singular values of one tensor, ranks and tail"),
     "formats": (_formats, _add_json, "List the file formats that are read"),
 }

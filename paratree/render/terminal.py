@@ -110,7 +110,7 @@ def _fit(listing: Listing, width: int) -> tuple[int, list[Column]]:
     found = [cells(row) for row in listing.rows]
     names = [texts[0] for texts in found]
     columns = {
-        heading: [_shortened(texts[i], _LONGEST_CELL) for texts in found]
+        heading: [shortened(texts[i], _LONGEST_CELL) for texts in found]
         for i, heading in enumerate(COLUMNS[1:-1], 1)
     }
     for heading in RIGHT:
@@ -147,7 +147,7 @@ def _tied(row: Row) -> str:
     mark = f"{_TIED} {row.tie}" if row.tie else ""
     if not row.repeats or row.tied_with is None:
         return mark
-    return f"{mark} = {_shortened(printable(row.tied_with), _LONGEST_TIED)}"
+    return f"{mark} = {shortened(printable(row.tied_with), _LONGEST_TIED)}"
 
 
 def _name(row: Row, before: tuple[str, ...], width: int) -> Text:
@@ -159,7 +159,7 @@ def _name(row: Row, before: tuple[str, ...], width: int) -> Text:
         if own != other:
             break
         common += len(printable(own))
-    text = Text("  " + _shortened(name, width - len(times), common))
+    text = Text("  " + shortened(name, width - len(times), common))
     cut = text.plain.find("…", 2)
     text.stylize("dim", 2, 2 + common if cut < 0 else min(2 + common, cut))
     for braces in _BRACES.finditer(text.plain):
@@ -167,12 +167,12 @@ def _name(row: Row, before: tuple[str, ...], width: int) -> Text:
     return text.append(times, "cyan")
 
 
-def _shortened(name: str, width: int, common: int = 0) -> str:
+def shortened(name: str, width: int, common: int = 0) -> str:
     """Cut the middle of a name out if it is too wide, rather in what the row before has ``common`` with it.
 
-    >>> _shortened("encoder.layer.attention.self.key.weight", 24)
+    >>> shortened("encoder.layer.attention.self.key.weight", 24)
     'encod…on.self.key.weight'
-    >>> _shortened("encoder.layer.self.query_key_value.weight", 24, len("encoder.layer.self"))
+    >>> shortened("encoder.layer.self.query_key_value.weight", 24, len("encoder.layer.self"))
     '….query_key_value.weight'
     """
     if cell_len(name) <= width:

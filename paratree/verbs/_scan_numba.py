@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 UPPER = 1 << 16
 _PART = 1 << 18  # values whose sums are added apart, which keeps their digits
-_CANCELLED = 1e3  # square of mean over variance from which the sums are taken again, about the mean
+_CANCELLED = 10.0  # square of mean over variance from which the sums are taken again, about the mean
 _REORDERED = {"reassoc", "contract", "nsz"}  # in any order; NaN and infinity keep their sense
 
 

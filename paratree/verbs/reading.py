@@ -90,6 +90,7 @@ def scan(
     params: Iterable[Param],
     work: Callable[[Block, Values], Result],
     *,
+    most: int = engine.BLOCK,
     threads: int | None = None,
     executor: Executor | None = None,
     progress: Progress | None = None,
@@ -99,6 +100,7 @@ def scan(
     Args:
         params: readable parameters of known shape.
         work: a function of a block and its values, in one dimension, row-major; it runs on several threads.
+        most: number of values in a block, at most.
         threads: as in :func:`paratree.engine.run`.
         executor: as in :func:`paratree.engine.run`.
         progress: called with the bytes that are done and the bytes of all after each block.
@@ -120,7 +122,7 @@ def scan(
         return block, work(block, flat(values))
 
     shapes: list[Any] = [param.shape for param in listed]
-    for block, result in engine.run(one, engine.blocks_of(shapes), threads=threads, executor=executor):
+    for block, result in engine.run(one, engine.blocks_of(shapes, most), threads=threads, executor=executor):
         param = listed[block.item]
         done += round((param.nbytes or 0) * block.size / (param.size or 1))
         if progress is not None:

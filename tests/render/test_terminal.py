@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.console import Console
 
-from paratree.render.terminal import _shortened, formats, table
+from paratree.render.terminal import shortened, formats, table
 from paratree.verbs.formats import FormatFacts
 from paratree.verbs.formats import formats as known
 from paratree.verbs.show import show
@@ -82,7 +82,7 @@ def test_a_name_is_cut_in_its_middle_and_keeps_its_number():
 
 @given(st.text("ab.{}層", max_size=60), st.integers(1, 70), st.integers(0, 60))
 def test_a_shortened_name_fits_and_is_made_of_both_ends(name, width, common):
-    short = _shortened(name, width, min(common, len(name)))
+    short = shortened(name, width, min(common, len(name)))
     assert cell_len(short) <= width
     if cell_len(name) <= width:
         assert short == name

@@ -1,0 +1,103 @@
+"""Statistics of several parameters together, from their own."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from paratree.core.names import role_of
+from paratree.verbs._distribution import Histogram
+from paratree.verbs._moments import Moments, together
+from paratree.verbs.stats import ParamStats
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+_NUMBERED = re.compile(r"(.*?[./])?[^./]*[0-9]+(?=[./]|$)")
+GROUPS: dict[str, Callable[[str], str]] = {}
+
+
+def _layer(name: str) -> str:
+    """Return the name of the layer that owns a parameter.
+
+    >>> _layer("encoder.0.query.weight"), _layer("weight")
+    ('encoder.0.query', '')
+    """
+    return name[: max(name.rfind("."), name.rfind("/"), 0)]
+
+
+def _role(name: str) -> str:
+    return role_of(name) or "(no role)"
+
+
+def _depth(name: str) -> str:
+    """Return the name up to its first number, which is that of a block; without one, its first segment.
+
+    >>> _depth("encoder.layer.3.query.weight"), _depth("pooler.dense.bias")
+    ('encoder.layer.3', 'pooler')
+    """
+    found = _NUMBERED.match(_layer(name))
+    return found.group() if found else re.split("[./]", name, maxsplit=1)[0]
+
+
+GROUPS |= {"layer": _layer, "role": _role, "depth": _depth}
+
+
+def aggregated(rows: Iterable[ParamStats], what: str) -> tuple[ParamStats, ...]:
+    """Return a row for each group, in order of appearance; tied names and what is not read count nothing.
+
+    Raises:
+        ValueError: ``what`` is no way to group.
+    """
+    if what not in GROUPS:
+        raise ValueError(f"group by one of {', '.join(GROUPS)}, not {what!r}")
+    groups: dict[str, list[ParamStats]] = {}
+    for row in rows:
+        if row.tied_with is None and row.problem is None:
+            groups.setdefault(GROUPS[what](row.name), []).append(row)
+    return tuple(_together(name or "(the model)", members) for name, members in groups.items())
+
+
+def _together(name: str, rows: Sequence[ParamStats]) -> ParamStats:
+    measured = [row for row in rows if row.mean is not None]
+    dtypes = ", ".join(dict.fromkeys(row.dtype for row in rows))
+    kinds = dict.fromkeys(row.kind for row in rows)
+    found = ParamStats(
+        name, None, dtypes, " and ".join(kinds), sum(row.size for row in rows),
+        nan=sum(row.nan for row in rows), pos_inf=sum(row.pos_inf for row in rows),
+        neg_inf=sum(row.neg_inf for row in rows), of=" and ".join(dict.fromkeys(row.of for row in rows)),
+        params=len(rows),
+    )  # fmt: skip
+    if not measured:
+        return found
+    whole = together([_moments(row) for row in measured])
+    return replace(
+        found, zeros=whole.zeros, min=whole.low, max=whole.high, mean=whole.mean, std=whole.std, l1=whole.l1,
+        l2=whole.l2, absmax=max(abs(whole.low), abs(whole.high)), histogram=_histogram(measured),
+    )  # fmt: skip
+
+
+def _moments(row: ParamStats) -> Moments:
+    low, high, mean, std, l1 = (value or 0.0 for value in (row.min, row.max, row.mean, row.std, row.l1))
+    return Moments(row.finite, row.zeros, low, high, mean, std * std * row.finite, l1)
+
+
+def _histogram(rows: Iterable[ParamStats]) -> Histogram | None:
+    """Add histograms; there is none if one row has none."""
+    bins = [row.histogram for row in rows]
+    known = [one for one in bins if one is not None]
+    if len(known) < len(bins):
+        return None
+    some = [one for one in known if one.positive]
+    zeros = sum(one.zeros for one in known)
+    if not some:
+        return Histogram(0, (), (), zeros)
+    first = min(one.first for one in some)
+    length = max(one.first + len(one.positive) for one in some) - first
+    sides = ([0] * length, [0] * length)
+    for one in some:
+        for side, counts in zip(sides, (one.negative, one.positive), strict=True):
+            for place, count in enumerate(counts, one.first - first):
+                side[place] += count
+    return Histogram(first, tuple(sides[0]), tuple(sides[1]), zeros)

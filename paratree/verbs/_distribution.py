@@ -1,0 +1,252 @@
+"""How values are distributed, from counts of bit patterns, of their upper bits, or of the values themselves.
+
+The counts of all patterns of a type of at most 16 bits hold everything there is to know of its values but
+their order, so that every figure follows from them, exact to rounding.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from math import floor
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from paratree.core.dtypes import BITS, numpy_dtype
+from paratree.verbs._moments import Moments, added
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    Values = np.ndarray[Any, Any]
+
+QUANTILES = (0.001, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 0.999)
+_SPARKS = 20
+_UPPER = 16  # bits
+
+
+@dataclass(frozen=True, slots=True)
+class Histogram:
+    """How many finite values lie between each two powers of two, by sign; exact.
+
+    The first bin of a floating type may hold its subnormals, which all count as the power below the normals.
+
+    Attributes:
+        first: exponent ``e`` of the first bin: of magnitudes from ``2**e`` up to ``2**(e + 1)``.
+        negative: counts of negative values, from the first bin on.
+        positive: counts of positive values, as many bins.
+        zeros: how many values are zero.
+    """
+
+    first: int
+    negative: tuple[int, ...]
+    positive: tuple[int, ...]
+    zeros: int
+
+    @property
+    def exponents(self) -> tuple[int, ...]:
+        """The exponent of each bin."""
+        return tuple(range(self.first, self.first + len(self.positive)))
+
+
+class Distribution(NamedTuple):
+    """What counts say.
+
+    Attributes:
+        histogram: by powers of two.
+        quantiles: at :data:`QUANTILES`, interpolated linearly between the two nearest values.
+        error: most that a quantile can be off, as a part of its magnitude or of the smallest normal value;
+            0 if exact.
+        spark: counts in equal steps from the 0.1 % to the 99.9 % quantile, the ends with what lies beyond.
+        distinct: number of distinct finite values; ``None`` if it was not counted.
+    """
+
+    histogram: Histogram
+    quantiles: tuple[float, ...]
+    error: float
+    spark: tuple[int, ...]
+    distinct: int | None
+
+
+class Bins(NamedTuple):
+    """Values in ascending order with how often each occurs; each is known to lie between two bounds."""
+
+    low: Values
+    high: Values
+    counts: Values
+
+
+# Of types that have few patterns
+
+
+class Narrow(NamedTuple):
+    """Every value of a type of at most 16 bits."""
+
+    ascending: Values  # patterns of its finite values
+    values: Values  # those values, as float64
+    nan: Values  # patterns
+    pos_inf: Values
+    neg_inf: Values
+
+
+@cache
+def narrow(dtype: str) -> Narrow:
+    """Return every value of a dtype."""
+    width = max(BITS[dtype], 8)
+    patterns = np.arange(1 << width, dtype=f"u{width // 8}")
+    with np.errstate(invalid="ignore"):
+        values = (patterns != 0 if dtype == "bool" else patterns.view(numpy_dtype(dtype))).astype(np.float64)
+    finite = np.isfinite(values).nonzero()[0]
+    ascending = finite[np.argsort(values[finite], kind="stable")]
+    others = (np.isnan(values), values == np.inf, values == -np.inf)
+    return Narrow(ascending, values[ascending], *(mask.nonzero()[0] for mask in others))
+
+
+def narrow_bins(counts: Values, dtype: str) -> Bins:
+    """Return the finite values that occur, from the counts of all patterns of a dtype."""
+    every = narrow(dtype)
+    ordered = counts[every.ascending]
+    found = ordered.nonzero()[0]
+    values = every.values[found]
+    return Bins(values, values, ordered[found])
+
+
+def narrow_moments(bins: Bins) -> Moments | None:
+    """Return the moments of counted values: the products are exact, and their sum is rounded once."""
+    values, _, counts = bins
+    if not values.size:
+        return None
+    size = int(counts.sum())
+    mean = added((values * counts).tolist()) / size
+    off = values - mean
+    low, high = float(values[0]), float(values[-1])
+    squares = float((off * off * counts).sum()) if low < high else 0.0
+    zeros = int(counts[values == 0].sum())
+    return Moments(size, zeros, low, high, mean, squares, float((np.abs(values) * counts).sum()))
+
+
+# Of float32 and float64
+
+
+@cache
+def _upper(dtype: str) -> Bins:
+    """Return the bounds of the values of each pattern of upper bits, ascending, the pattern as its count."""
+    width = BITS[dtype]
+    uint = np.dtype(f"u{width // 8}").type
+    magnitudes = np.arange(1 << (_UPPER - 1), dtype=uint)
+    largest = float(np.finfo(dtype).max)
+    with np.errstate(invalid="ignore"):  # NaN
+        edges = (magnitudes << uint(width - _UPPER)).view(dtype).astype(np.float64)
+    finite = int(np.isfinite(edges).sum())
+    low, patterns = edges[:finite], magnitudes[:finite]
+    high = np.append(low[1:], largest)
+    negative = patterns[::-1] | uint(1 << (_UPPER - 1))
+    return Bins(
+        np.concatenate([-high[::-1], low]),
+        np.concatenate([-low[::-1], high]),
+        np.concatenate([negative, patterns]).astype(np.intp),
+    )
+
+
+def upper_bins(counts: Values, zeros: int, dtype: str) -> Bins:
+    """Return bounds of the values, from the counts of the upper bits of those that are not zero."""
+    every = _upper(dtype)
+    ordered = counts[every.counts]
+    middle = ordered.size // 2
+    low, high = (np.insert(bound, middle, 0.0) for bound in (every.low, every.high))
+    ordered = np.insert(ordered, middle, zeros)
+    found = ordered.nonzero()[0]
+    return Bins(low[found], high[found], ordered[found])
+
+
+def upper_error(dtype: str) -> float:
+    """Return how wide a bin of upper bits is at most, as a part of the magnitudes in it."""
+    return float(2.0 ** -(_UPPER - 1 - (BITS[dtype] - 1 - np.finfo(dtype).nmant)))
+
+
+# All
+
+
+def distribution(
+    bins: Bins, extremes: tuple[float, float], dtype: str, *, error: float = 0.0
+) -> Distribution:
+    """Return how values are distributed.
+
+    Args:
+        bins: the values; they are not empty.
+        extremes: the smallest and the largest of them.
+        dtype: name of the dtype in which they are, for where its subnormals begin.
+        error: how wide a bin is at most, as a part of the magnitudes in it.
+    """
+    quantiles = _quantiles(bins, extremes)
+    return Distribution(
+        _histogram(bins, dtype),
+        quantiles,
+        error,
+        _spark(bins, quantiles[0], quantiles[-1]),
+        None if error or BITS[dtype] > 16 else int(1 + (np.diff(bins.low) > 0).sum()),
+    )
+
+
+def _histogram(bins: Bins, dtype: str) -> Histogram:
+    nearest = np.where(bins.high > 0, bins.low, bins.high)  # the bound next to zero
+    magnitudes = np.abs(nearest)
+    zero = (bins.low == 0) & (bins.high == 0)
+    exponents = np.frexp(magnitudes)[1] - 1
+    least = _least_exponent(dtype)
+    exponents = np.where(magnitudes == 0, least - 1, np.maximum(exponents, least - 1))[~zero]
+    zeros = int(bins.counts[zero].sum())
+    if not exponents.size:
+        return Histogram(0, (), (), zeros)
+    first, counts, above = int(exponents.min()), bins.counts[~zero], bins.high[~zero] > 0
+    length = int(exponents.max()) - first + 1
+    below, over = (_added(exponents[side] - first, counts[side], length) for side in (~above, above))
+    return Histogram(first, below, over, zeros)
+
+
+def _added(places: Values, counts: Values, length: int) -> tuple[int, ...]:
+    """Return the sums of the counts at each place; as float64 they are exact up to 2**53."""
+    return tuple(np.bincount(places, counts, length).astype(np.int64).tolist())
+
+
+@cache
+def _least_exponent(dtype: str) -> int:
+    """Return the exponent of the smallest normal value of a dtype; that of 1 for integers."""
+    kind = numpy_dtype(dtype)
+    if kind.kind in "biu" or dtype in ("int2", "uint2", "int4", "uint4"):
+        return 0
+    if kind.kind == "f":
+        return int(np.finfo(kind).minexp)
+    from ml_dtypes import finfo
+
+    return int(finfo(kind).minexp)  # type: ignore[no-untyped-call]
+
+
+def _quantiles(bins: Bins, extremes: tuple[float, float]) -> tuple[float, ...]:
+    ends = np.cumsum(bins.counts)
+    places = [q * (int(ends[-1]) - 1) for q in QUANTILES]
+    below = [floor(place) for place in places]
+    first, second = (_at(bins, ends, [k + step for k in below]) for step in (0, 1))
+    parts = np.array(places) - np.array(below)
+    found = np.clip(first + parts * (second - first), *extremes)
+    return tuple(float(value) for value in found)
+
+
+def _at(bins: Bins, ends: Values, places: Iterable[int]) -> Values:
+    """Return the values at places in ascending order, those within a bin in equal steps."""
+    wanted = np.minimum(np.array(list(places)), ends[-1] - 1)
+    found = np.searchsorted(ends, wanted, side="right")
+    low, high, counts = (column[found] for column in bins)
+    inside = (wanted - (ends[found] - counts) + 0.5) / counts
+    return np.asarray(low + (high - low) * inside)
+
+
+def _spark(bins: Bins, low: float, high: float) -> tuple[int, ...]:
+    if not low < high:
+        return ()
+    with np.errstate(over="ignore", invalid="ignore"):
+        middle = bins.low / 2 + bins.high / 2
+        steps = np.nan_to_num((middle - low) / (high - low)) * _SPARKS
+    places = np.clip(steps.astype(np.intp), 0, _SPARKS - 1)
+    return _added(places, bins.counts, _SPARKS)

@@ -1,0 +1,507 @@
+"""Statistics of every parameter in one pass: NaN is counted, never skipped; nothing is estimated unsaid."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from math import inf, isfinite
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from paratree.core.dtypes import BITS, BLOCKS
+from paratree.core.names import BUFFER, KINDS, PARAMETER
+from paratree.verbs import _distribution as counted
+from paratree.verbs._distribution import QUANTILES, Histogram
+from paratree.verbs._kernels import loops
+from paratree.verbs._moments import Moments, together
+from paratree.verbs.reading import opened, plan, scan, selected
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+    from concurrent.futures import Executor
+    from types import ModuleType
+
+    from paratree.core.array import Shape
+    from paratree.core.select import Selector
+    from paratree.core.tree import Param, ParamTree
+    from paratree.engine import Progress
+    from paratree.verbs.findings import Finding
+    from paratree.verbs.reading import Plan
+
+    Values = np.ndarray[Any, Any]
+
+VALUES, MAGNITUDES, DEQUANTISED = "values", "absolute values", "dequantised values"
+_SCALE = 2.0**-600
+_SORTED = 1 << 14  # values of a wide type up to which they are sorted, so that quantiles are exact
+
+
+@dataclass(frozen=True, slots=True)
+class ParamStats:
+    """Statistics of one parameter, or of several together; of its finite values, where not said otherwise.
+
+    Attributes:
+        name: name in the source; of several, what they have in common.
+        shape: length along each axis; ``None`` for several.
+        dtype: name of the dtype.
+        kind: ``"parameter"``, ``"buffer"``, ``"state"`` or ``"other"``.
+        size: number of values, of any sort.
+        nan: how many are NaN.
+        pos_inf: how many are +infinity.
+        neg_inf: how many are -infinity.
+        zeros: how many are zero, of either sign.
+        min: the smallest; ``None``, as all below, if no value is finite.
+        max: the largest.
+        mean: their mean.
+        std: standard deviation, of the values themselves (divided by their number).
+        l1: sum of the magnitudes.
+        l2: root of the sum of the squares.
+        absmax: the largest magnitude.
+        quantiles: at :data:`QUANTILES`; ``None`` if they were not asked for, and for several.
+        quantile_error: most that a quantile is off, as a part of its magnitude; 0 if exact.
+        distinct: number of distinct values of a type of at most 16 bits.
+        histogram: counts by powers of two; ``None`` if it was not asked for.
+        spark: counts in equal steps from the 0.1 % to the 99.9 % quantile; empty if all are alike.
+        of: what was measured: ``"values"``, ``"absolute values"`` (complex), ``"dequantised values"``.
+        tied_with: the first name of the tied group if that stands for this one, too.
+        params: how many parameters these are.
+        problem: why nothing could be read, or ``None``.
+    """
+
+    name: str
+    shape: Shape | None
+    dtype: str
+    kind: str
+    size: int
+    nan: int = 0
+    pos_inf: int = 0
+    neg_inf: int = 0
+    zeros: int = 0
+    min: float | None = None
+    max: float | None = None
+    mean: float | None = None
+    std: float | None = None
+    l1: float | None = None
+    l2: float | None = None
+    absmax: float | None = None
+    quantiles: tuple[float, ...] | None = None
+    quantile_error: float = 0.0
+    distinct: int | None = None
+    histogram: Histogram | None = None
+    spark: tuple[int, ...] = ()
+    of: str = VALUES
+    tied_with: str | None = None
+    params: int = 1
+    problem: str | None = None
+
+    @property
+    def inf(self) -> int:
+        """How many values are infinite."""
+        return self.pos_inf + self.neg_inf
+
+    @property
+    def finite(self) -> int:
+        """How many values are finite."""
+        return 0 if self.problem is not None else self.size - self.nan - self.inf
+
+    @property
+    def rms(self) -> float | None:
+        """Root of the mean of the squares."""
+        return None if self.l2 is None or not self.finite else self.l2 / self.finite**0.5
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Stats:
+    """A table of statistics, a row for each name; a tied group is read once, and counted once in sums.
+
+    It is an iterable of rows, an Arrow table (``polars.DataFrame(stats)``, with ``paratree[arrow]``) and, by
+    :meth:`to_dicts`, plain Python.
+
+    Attributes:
+        source: path, or the class of the live object.
+        rows: the rows, in the order of the tree.
+        hidden: kinds that were left out, with how many names have each.
+        findings: what is worth a look, in plain words.
+        looked_for: whether there was a look for findings; there is none in aggregates.
+    """
+
+    source: str
+    rows: tuple[ParamStats, ...]
+    hidden: Mapping[str, int]
+    findings: tuple[Finding, ...] = ()
+    looked_for: bool = True
+
+    def __iter__(self) -> Iterator[ParamStats]:
+        return iter(self.rows)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, name: str) -> ParamStats:
+        """Return the row of a name.
+
+        Raises:
+            NoSuchParamError: there is none.
+        """
+        found = next((row for row in self.rows if row.name == name), None)
+        if found is None:
+            from paratree.core.errors import NoSuchParamError
+
+            raise NoSuchParamError(name, [row.name for row in self.rows], self.source)
+        return found
+
+    @property
+    def read(self) -> int:
+        """How many rows were read."""
+        return sum(row.problem is None for row in self.rows)
+
+    def sorted(self, key: str) -> Stats:
+        """Return the table with the largest first by a column, or in the order of names by ``"name"``.
+
+        Raises:
+            ValueError: there is no such column of numbers.
+        """
+        if key not in SORTS:
+            raise ValueError(f"sort is one of {', '.join(SORTS)}, not {key!r}")
+        if key == "name":
+            rows = sorted(self.rows, key=lambda row: row.name)
+        else:
+            rows = sorted(self.rows, key=lambda row: _descending(getattr(row, key)))
+        return Stats(self.source, tuple(rows), self.hidden, self.findings, self.looked_for)
+
+    def by(self, what: str) -> Stats:
+        """Return the statistics of several parameters together, without quantiles.
+
+        Args:
+            what: ``"layer"`` (those of one layer), ``"role"`` (all weights, all biases, …) or ``"depth"``
+                (all of one numbered block, as ``encoder.layer.3``).
+
+        Raises:
+            ValueError: it is none of these.
+        """
+        from paratree.verbs._aggregates import aggregated
+
+        return Stats(self.source, aggregated(self.rows, what), self.hidden, (), looked_for=False)
+
+    def to_dicts(self) -> list[dict[str, Any]]:
+        """Return a plain dictionary for each row."""
+        return [as_dict(row) for row in self.rows]
+
+    def __arrow_c_stream__(self, requested_schema: object = None) -> object:
+        """Return the table as an Arrow stream (Arrow PyCapsule interface).
+
+        Raises:
+            MissingPackageError: nanoarrow is not installed.
+        """
+        from paratree.verbs._arrow import stream
+
+        return stream(self.rows)
+
+    def __repr__(self) -> str:
+        from paratree.render.stats import one_line
+
+        return one_line(self)
+
+    def __rich__(self) -> Any:
+        from paratree.render.stats import table
+
+        return table(self)
+
+    def _repr_html_(self) -> str:
+        from paratree.render.stats import html
+
+        return html(self)
+
+
+def _descending(value: float | None) -> tuple[bool, float]:
+    return value is None, -(value or 0.0)
+
+
+def as_dict(row: ParamStats) -> dict[str, Any]:
+    """Return a row as a plain dictionary: quantiles by name, the histogram as lists."""
+    found = {field.name: getattr(row, field.name) for field in fields(row)}
+    found["shape"] = None if row.shape is None else list(row.shape)
+    found["spark"] = list(row.spark)
+    if row.quantiles is not None:
+        found["quantiles"] = {f"{q:g}": value for q, value in zip(QUANTILES, row.quantiles, strict=True)}
+    if (bins := row.histogram) is not None:
+        found["histogram"] = {
+            "exponents": list(bins.exponents),
+            "negative": list(bins.negative),
+            "positive": list(bins.positive),
+            "zeros": bins.zeros,
+        }
+    return found
+
+
+SORTS = ("name", "size", "nan", "inf", "zeros", "min", "max", "mean", "std", "rms", "l1", "l2", "absmax")
+
+
+def stats(
+    source: object,
+    select: Selector | None = None,
+    *,
+    kind: str | Iterable[str] | None = None,
+    histogram: bool = True,
+    target: str | None = None,
+    threads: int | None = None,
+    executor: Executor | None = None,
+    progress: Progress | None = None,
+) -> Stats:
+    """Read every parameter once and describe its values.
+
+    Types of at most 16 bits are counted pattern by pattern: every figure is exact to the rounding of float64.
+    Of float32 and float64, moments are summed in float64, and quantiles of more than 16,384 values come from
+    a histogram of the upper bits: each row says how far off they can be. Integers of 32 and 64 bits are taken
+    as float64. Quantised values are dequantised, of complex ones the absolute values are taken: rows say so.
+
+    Args:
+        source: a path, a live model, or a tree.
+        select: as in :meth:`ParamTree.select`.
+        kind: one or several kinds; without them, what is no part of a model is left out beside one.
+        histogram: whether to find histograms and quantiles; wide types take a third of the time without.
+        target: name of a dtype, as ``"float16"``: values that it cannot hold become findings.
+        threads: number of threads; as many as the process may use by default.
+        executor: where to run instead of on threads of our own.
+        progress: called with the bytes that are done and the bytes of all.
+
+    Returns:
+        A row for each name, and what is worth a look.
+
+    Raises:
+        CorruptFileError: the file is damaged.
+        SourceNotFoundError, UnknownSourceError, UnsafeFileError: as :func:`paratree.open`.
+        NoSuchParamError: nothing fits the selection.
+        UnreadableError: there is no dtype called ``target``.
+
+    Example:
+        >>> for row in paratree.stats("model.safetensors"):  # doctest: +SKIP
+        ...     print(row.name, row.nan, row.mean, row.std)
+    """
+    from paratree.verbs.findings import findings, target_dtype
+
+    wanted = None if target is None else target_dtype(target)
+    with opened(source) as tree:
+        chosen, hidden = _chosen(tree, select, kind)
+        found = plan(chosen)
+        params = list(found.params.values())
+        work = loops("scan", found.nbytes)
+        sums: dict[int, Part] = {}
+        rows: dict[str, ParamStats] = {}
+        names = list(found.params)
+        for block, part in scan(
+            params,
+            lambda block, values: _part(work, params[block.item], values, histogram),
+            threads=threads,
+            executor=executor,
+            progress=progress,
+        ):
+            part = part if isinstance(part, Part) else Part(problem=str(part))
+            part = sums[block.item] = sums[block.item].with_(part) if block.item in sums else part
+            if block.start + block.size == params[block.item].size:
+                name, param = names[block.item], params[block.item]
+                rows[name] = _row(name, param, sums.pop(block.item), histogram)
+        table = tuple(_row_of(name, chosen, found, rows) for name in chosen)
+        return Stats(tree.source, table, hidden, findings(chosen, table, wanted))
+
+
+def _chosen(
+    tree: ParamTree, select: Selector | None, kind: str | Iterable[str] | None
+) -> tuple[ParamTree, dict[str, int]]:
+    """Return what to describe, and how many names of which kinds are left out beside a model."""
+    if select is not None or kind is not None:
+        return selected(tree, select, kind), {}
+    totals = tree.totals
+    if not (totals[PARAMETER].names or totals[BUFFER].names):
+        return tree, {}
+    hidden = {k: totals[k].names for k in KINDS if k not in (PARAMETER, BUFFER) and totals[k].names}
+    return (tree.select(kind=(PARAMETER, BUFFER)) if hidden else tree), hidden
+
+
+# One block
+
+
+class Part:
+    """What the blocks of a parameter add to its figures.
+
+    Attributes:
+        others: how many values are NaN, +infinity and -infinity.
+        moments: of the finite values of each block; none if counts hold them.
+        dtype: name of the dtype of the values that were measured.
+        counts: of patterns, or of upper bits, or ``None``.
+        values: the finite values themselves, if they are few.
+        problem: why they could not be read.
+    """
+
+    __slots__ = ("counts", "dtype", "moments", "others", "problem", "values")
+
+    def __init__(self, problem: str | None = None) -> None:
+        self.others = (0, 0, 0)
+        self.moments: list[Moments] = []
+        self.counts: Values | None = None
+        self.values: Values | None = None
+        self.dtype, self.problem = "", problem
+
+    def with_(self, other: Part) -> Part:
+        """Take in another block, and return this."""
+        self.problem = self.problem or other.problem
+        nan, above, below = (a + b for a, b in zip(self.others, other.others, strict=True))
+        self.others = (nan, above, below)
+        self.moments += other.moments
+        if self.counts is None:
+            self.counts = other.counts
+        elif other.counts is not None:
+            self.counts += other.counts
+        return self
+
+
+def _part(work: ModuleType, param: Param, values: Values, histogram: bool) -> Part:
+    part = Part()
+    part.dtype = values.dtype.name
+    if values.dtype.itemsize <= 2 and part.dtype in BITS:
+        width = max(BITS[part.dtype], 8)
+        patterns = values.view(f"u{width // 8}")
+        part.counts = work.count(patterns, 1 << width)
+        return part
+    return _wide(work, part, values, histogram, few=(param.size or 0) <= _SORTED)
+
+
+def _wide(work: ModuleType, part: Part, values: Values, histogram: bool, few: bool) -> Part:
+    """Measure floats of 32 or 64 bits, or what is made into them."""
+    if values.dtype.kind == "c":
+        values, part.others = _magnitudes(values)
+    elif values.dtype.kind in "iu":
+        values = values.astype(np.float64)
+    part.dtype = values.dtype.name
+    moments = _moments(work, values)
+    if moments is None and values.size:
+        finite = values[np.isfinite(values)]
+        nan = int(np.isnan(values).sum())
+        above = int((values == np.inf).sum())
+        part.others = (nan, above, values.size - finite.size - nan - above)
+        values = finite
+        moments = _moments(work, values)
+    if moments is None:
+        return part
+    part.moments.append(moments)
+    if not histogram:
+        return part
+    if few:
+        part.values = values.astype(np.float64)
+        return part
+    part.counts = work.count_upper(values)
+    _part_zeros(part.counts, values, moments.zeros)
+    return part
+
+
+def _moments(work: ModuleType, values: Values) -> Moments | None:
+    """Return moments; where sums overflow float64, the mean is still right, and the spread is infinite."""
+    found: Moments | None = work.moments(values) if values.size else None
+    if found is None or isfinite(found.squares):
+        return found
+    scaled: Moments = work.moments(values * _SCALE)
+    return found._replace(mean=scaled.mean / _SCALE, squares=inf)
+
+
+def _magnitudes(values: Values) -> tuple[Values, tuple[int, int, int]]:
+    """Return the absolute values of finite complex numbers, and how many have a NaN or else an infinity."""
+    nan = np.isnan(values)
+    infinite = np.isinf(values) & ~nan
+    magnitudes = np.abs(values[~nan & ~infinite].astype(np.complex128))
+    return magnitudes, (int(nan.sum()), int(infinite.sum()), 0)
+
+
+def _part_zeros(counts: Values, values: Values, zeros: int) -> None:
+    """Take zeros out of the counts of the upper bits, where tiny numbers are counted with them."""
+    negative = counts.size // 2
+    tiny = int(counts[0] + counts[negative]) - zeros
+    counts[0] = counts[negative] = 0
+    if tiny:
+        least = float(counted.upper_bins(np.ones_like(counts), 0, values.dtype.name).high[negative])
+        counts[0] = int(((values > 0) & (values < least)).sum())
+        counts[negative] = tiny - int(counts[0])
+
+
+# One parameter
+
+
+def _row_of(name: str, tree: ParamTree, found: Plan, rows: Mapping[str, ParamStats]) -> ParamStats:
+    param, first = tree[name], found.first[name]
+    if (problem := found.problems.get(name)) is not None:
+        return _described(name, param, problem=problem)
+    row = rows.get(first) or _described(name, param)
+    if first == name:
+        return row
+    return _replaced(row, name=name, kind=param.kind, tied_with=first)
+
+
+def _replaced(row: ParamStats, **changes: Any) -> ParamStats:
+    from dataclasses import replace
+
+    return replace(row, **changes)
+
+
+def _described(name: str, param: Param, **figures: Any) -> ParamStats:
+    return ParamStats(name, param.shape, param.dtype, param.kind, param.size or 0, **figures)
+
+
+def _row(name: str, param: Param, part: Part, histogram: bool) -> ParamStats:
+    if part.problem is not None:
+        return _described(name, param, problem=part.problem)
+    dtype = part.dtype
+    of = DEQUANTISED if param.dtype in BLOCKS else MAGNITUDES if param.dtype.startswith("complex") else VALUES
+    if BITS[dtype] <= 16:
+        return _described(name, param, of=of, **_narrow(part, histogram))
+    figures: dict[str, Any] = dict(zip(("nan", "pos_inf", "neg_inf"), part.others, strict=True))
+    if part.moments:
+        whole = together(part.moments)
+        figures |= _figures(whole)
+        if histogram:
+            figures |= _distributed(*_wide_bins(part, whole), whole, dtype)
+    return _described(name, param, of=of, **figures)
+
+
+def _narrow(part: Part, histogram: bool) -> dict[str, Any]:
+    counts, dtype = part.counts, part.dtype
+    assert counts is not None  # noqa: S101 -- narrow values are counted
+    every = counted.narrow(dtype)
+    others = {"nan": every.nan, "pos_inf": every.pos_inf, "neg_inf": every.neg_inf}
+    figures: dict[str, Any] = {name: int(counts[patterns].sum()) for name, patterns in others.items()}
+    bins = counted.narrow_bins(counts, dtype)
+    if (moments := counted.narrow_moments(bins)) is not None:
+        figures |= _figures(moments)
+        if histogram:
+            figures |= _distributed(bins, 0.0, moments, dtype)
+    return figures
+
+
+def _wide_bins(part: Part, moments: Moments) -> tuple[counted.Bins, float]:
+    """Return the values, or bounds of them, and how far these are apart."""
+    if part.values is not None:
+        values = np.sort(part.values)
+        return counted.Bins(values, values, np.ones(values.size, np.int64)), 0.0
+    assert part.counts is not None  # noqa: S101 -- what is not kept is counted
+    return counted.upper_bins(part.counts, moments.zeros, part.dtype), counted.upper_error(part.dtype)
+
+
+def _distributed(bins: counted.Bins, error: float, moments: Moments, dtype: str) -> dict[str, Any]:
+    found = counted.distribution(bins, (moments.low, moments.high), dtype, error=error)
+    return {
+        "quantiles": found.quantiles,
+        "quantile_error": found.error,
+        "distinct": found.distinct,
+        "histogram": found.histogram,
+        "spark": found.spark,
+    }
+
+
+def _figures(moments: Moments) -> dict[str, Any]:
+    return {
+        "zeros": moments.zeros,
+        "min": moments.low,
+        "max": moments.high,
+        "mean": moments.mean,
+        "std": moments.std,
+        "l1": moments.l1,
+        "l2": moments.l2,
+        "absmax": max(abs(moments.low), abs(moments.high)),
+    }
