@@ -1,4 +1,3 @@
-"""One parameter tree over every framework's model and every checkpoint file."""
 
 from __future__ import annotations
 
@@ -22,6 +21,8 @@ if TYPE_CHECKING:
     from paratree.core.results import Labels, Partition, Tied, Use
     from paratree.core.tree import Param, ParamTree
     from paratree.registry import open
+    from paratree.verbs._differences import Diff, Difference
+    from paratree.verbs.diff import diff
     from paratree.verbs.fingerprint import Fingerprint, fingerprint
     from paratree.verbs.gradients import Gradients, gradients
     from paratree.verbs.spectrum import Spectrum, spectrum
@@ -34,6 +35,8 @@ __version__ = "0.1.0"
 
 __all__ = [
     "CorruptFileError",
+    "Diff",
+    "Difference",
     "Fingerprint",
     "Gradients",
     "Labels",
@@ -56,6 +59,7 @@ __all__ = [
     "UnsafeFileError",
     "UnsupportedError",
     "Use",
+    "diff",
     "fingerprint",
     "freeze",
     "gradients",
@@ -70,6 +74,9 @@ __all__ = [
 ]
 
 _HOME = {
+    "Diff": "verbs._differences",
+    "Difference": "verbs._differences",
+    "diff": "verbs.diff",
     "open": "registry",
     "Param": "core.tree",
     "ParamTree": "core.tree",

@@ -41,6 +41,7 @@ What is in a checkpoint file: without its framework, without running its code.
   paratree get  model.pt encoder.0.weight          values; -o w.npy saves them
   paratree ties model.pt                           names that are one parameter
   paratree stats model.safetensors                 is anything wrong with the values?
+  paratree diff base.safetensors tuned.pt          what has changed, value by value
   paratree formats                                 files that can be read
   paratree show package.models:build               a live model your code makes
 """
@@ -203,6 +204,30 @@ def _stats(options: argparse.Namespace) -> int:
     else:
         print("\n".join(render.lines(found)))
     return _DONE
+
+
+def _diff(options: argparse.Namespace) -> int:
+    from paratree.render import diff as render
+    from paratree.render import progress
+    from paratree.verbs.diff import diff
+
+    initial = None if options.initial is None else _open(options.initial)
+    try:
+        with _open(options.a) as a, _open(options.b) as b, progress.bar("comparing") as update:
+            found = diff(
+                a, b, select=options.select, kind=options.kind, rtol=options.rtol, atol=options.atol,
+                equal_nan=options.equal_nan, rename=dict(options.map or ()), strip=options.strip_prefix or (),
+                initial=initial, progress=update,
+            ).sorted(options.sort)  # fmt: skip
+    except paratree.NoSuchParamError as error:  # nothing was compared: 1 would say that something differs
+        return _complain(str(error))
+    if options.json:
+        print(render.as_json(found), end="")
+    elif _is_rich():
+        _print_rich(render.table(found, everything=options.all, hints=True))
+    else:
+        print("\n".join(render.lines(found, everything=options.all)))
+    return _DONE if found.same else _TROUBLE if found.is_undecided else _NOTHING
 
 
 def _formats(options: argparse.Namespace) -> int:
@@ -436,12 +461,31 @@ def _fill_spectrum(parser: argparse.ArgumentParser) -> None:
     _add_json(parser)
 
 
+def _fill_diff(parser: argparse.ArgumentParser) -> None:
+    for name, text in (("a", f"what changes are relative to: {_SOURCE}"), ("b", "what is compared with it")):
+        source = parser.add_argument(name, metavar=name.upper(), help=text)
+        source.complete = _FILE  # type: ignore[attr-defined]
+    add = parser.add_argument
+    _add_selection(parser)
+    add("--rtol", metavar="X", type=_tolerance, default=0.0, help="allow changes of atol + X |a|")
+    add("--atol", metavar="X", type=_tolerance, default=0.0, help="allow changes of X + rtol |a|")
+    add("--equal-nan", action="store_true", help="NaN equal NaN of other bits")
+    add("--strip-prefix", metavar="P", action="append", help="take it from the names of both; repeatable")
+    add("--map", metavar="FROM=TO", action="append", type=_renaming,
+        help="a name of A is TO in B; '*' and '**' stand for the same text in both; repeatable")  # fmt: skip
+    add("--initial", metavar="SOURCE", help="the model before it was loaded, to tell what never was")
+    add("--sort", choices=("change", "name", "size"), default="change", help="the largest first, or by name")
+    add("--all", action="store_true", help="list the tensors that are equal, too")
+    _add_json(parser)
+
+
 _COMMANDS: dict[str, Command] = {  # name -> what runs it, what adds its arguments, what it does
     "show": (_show, _fill_show, "List names, shapes, dtypes and sizes, without reading a value"),
     "get": (_get, _fill_get, "Print the values of one tensor, or write them to a .npy file"),
     "ties": (_ties, _fill_ties, "List the names that are one parameter"),
     "stats": (_stats, _fill_stats, "Describe the values of every tensor: NaN, range, spread, histogram"),
     "spectrum": (_spectrum, _fill_spectrum, "Compute the singular values of one tensor, ranks and tail"),
+    "diff": (_diff, _fill_diff, "Compare two files or models: structure, then every value"),
     "formats": (_formats, _add_json, "List the file formats that are read"),
 }
 
@@ -471,6 +515,23 @@ def _whole(text: str) -> int:
     if not text.isdecimal() or len(text) > 18:
         raise argparse.ArgumentTypeError(f"'{text}' is no whole number")
     return int(text)
+
+
+def _tolerance(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = -1.0
+    if not number >= 0:
+        raise argparse.ArgumentTypeError(f"'{text}' is no tolerance, a number that is not negative")
+    return number
+
+
+def _renaming(text: str) -> tuple[str, str]:
+    name, equals, other = text.partition("=")
+    if not equals or name.count("*") != other.count("*"):
+        raise argparse.ArgumentTypeError(f"'{text}' is no FROM=TO with the same wildcards on both sides")
+    return name, other
 
 
 def _index(text: str) -> Any:

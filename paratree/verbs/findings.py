@@ -36,7 +36,9 @@ _NUMBER = re.compile(r"[0-9]+")
 _LISTED = 3
 _LOST = 0.01  # of the values that are not zero
 _SLICE = 1 << 18  # values whose places are held at once
-_SHORT = {"half": "float16", "bf16": "bfloat16", "fp8": "float8_e4m3fn"}
+_SHORT = {
+    "half": "float16", "bf16": "bfloat16", "fp8": "float8_e4m3fn", "fp8_e4m3": "float8_e4m3fn",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,295 @@
+"""How a ``Diff`` looks: the verdict, a table of what differs, what was left out, JSON."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from paratree.core.errors import printable
+from paratree.render.json import SCHEMA, document, plain
+from paratree.render.text import NOUNS, columns
+from paratree.render.units import count, plural, shape
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from typing import Any
+
+    from rich.console import Console, ConsoleOptions, RenderResult
+
+    from paratree.verbs._differences import Diff, Difference, TieChange
+
+HEADS = ("name", "what", "changed", "beyond", "max |Δ|", "at", "rel. L2", "cosine")
+RIGHT = ("changed", "beyond", "max |Δ|", "rel. L2", "cosine")
+_NOTHING = "–"
+_ROUNDING = 1e-14  # of 1 - cosine
+_GAP = 2
+_DROPPED = ("at", "cosine", "max |Δ|", "what")  # in a narrow terminal, in turn
+_LEAST_NAME = 24
+_ONLY_IN = {"added": "only in the second", "removed": "only in the first"}
+
+
+def lines(found: Diff, *, everything: bool = False, hints: bool = True) -> list[str]:
+    """Return a comparison as plain text, line by line.
+
+    Args:
+        found: what was found.
+        everything: whether to list the tensors that are equal, too.
+        hints: whether to name the options of the command line.
+    """
+    text = [found.verdict, title(found)]
+    if listed := rows(found, everything):
+        heads = _heads(found)
+        body = columns([heads, *[[cells(row)[head] for head in heads] for row in listed]], RIGHT)
+        text += ["", body[0]]
+        for row, line in zip(listed, body[1:], strict=True):
+            text += [line, *[f"    {detail}" for detail in details(found, row, hints=hints)]]
+    if below := foot(found, listed, hints=hints):
+        text += ["", *below]
+    return text
+
+
+def title(found: Diff) -> str:
+    """Return what was compared."""
+    arrow = "←" if found.model == "a" else "→"
+    return f"{printable(found.a)} {arrow} {printable(found.b)}"
+
+
+def rows(found: Diff, everything: bool) -> Sequence[Difference]:
+    """Return the rows to list, in the order they have; none if but a prefix keeps all names from matching."""
+    if not everything and found.proposal is not None and all(row.status in _ONLY_IN for row in found):
+        return []
+    return [row for row in found if everything or not found.is_equal(row)]
+
+
+def _heads(found: Diff) -> tuple[str, ...]:
+    return tuple(head for head in HEADS if head != "beyond" or found.rtol or found.atol)
+
+
+def cells(row: Difference) -> dict[str, str]:
+    """Return the texts of a row by head."""
+    compared = row.changed > 0 and row.size is not None
+    finite = compared and bool(row.max_abs)
+    return {
+        "name": name_of(row),
+        "what": what(row),
+        "changed": f"{count(row.changed)} of {count(row.size or 0)}" if compared else _NOTHING,
+        "beyond": count(row.beyond) if compared else _NOTHING,
+        "max |Δ|": number(row.max_abs) if finite else _NOTHING,
+        "at": place(row.where) if finite and row.where is not None else "",
+        "rel. L2": number(row.relative_l2) if compared else _NOTHING,
+        "cosine": _cosine(row.cosine) if compared else _NOTHING,
+    }
+
+
+def name_of(row: Difference) -> str:
+    """Return the name of a row, and that of the second source if it is another."""
+    if row.other is None or row.other == row.name:
+        return printable(row.name)
+    return f"{printable(row.name)} → {printable(row.other)}"
+
+
+def what(row: Difference) -> str:
+    """Return what a row is about: the dtype, the shapes, or why there is nothing to compare."""
+    first, second = (None if dtype is None else printable(dtype) for dtype in row.dtypes)
+    if row.status in _ONLY_IN:
+        lengths = row.shapes[0] or row.shapes[1] or ()
+        return f"{_ONLY_IN[row.status]}, {shape(lengths)}"
+    if row.status == "reshaped":
+        return f"{shape(row.shapes[0] or ())} → {shape(row.shapes[1] or ())}"
+    words = f"{first}" if first == second else f"{first} → {second}"
+    return words if row.status == "different" else f"{words}, {row.status}"
+
+
+def number(value: float | None) -> str:
+    """Return a figure in three digits, an integer of 64 bits in all of its own.
+
+    >>> number(0.04134), number(9007199254740993), number(float("inf")), number(None)
+    ('0.0413', '9007199254740993', 'inf', '–')
+    """
+    if value is None:
+        return _NOTHING
+    return str(value) if isinstance(value, int) else f"{value:.3g}"
+
+
+def _cosine(value: float | None) -> str:
+    """Return a cosine; one that is nearly 1 keeps the digits that tell it from 1.
+
+    >>> _cosine(0.9731), _cosine(1 - 1e-9), _cosine(1.0)
+    ('0.973', '1 - 1e-09', '1')
+    """
+    if value is None:
+        return _NOTHING
+    if value > 0 and f"{value:.3f}" == "1.000":
+        return f"1 - {1 - value:.1g}" if 1 - value > _ROUNDING else "1"
+    return f"{value:.3f}"
+
+
+def place(index: tuple[int, ...] | None) -> str:
+    """Return an index as NumPy's users write it.
+
+    >>> place((1, 2)), place(())
+    ('[1, 2]', '[()]')
+    """
+    return f"[{', '.join(map(str, index))}]" if index else "[()]"
+
+
+def details(found: Diff, row: Difference, *, hints: bool) -> Iterator[str]:
+    """Yield what else there is to say of a row, a line each."""
+    for name, sides, new, first in (
+        ("NaN", row.nan, row.new_nan, row.first_nan),
+        ("Inf", row.inf, row.new_inf, row.first_inf),
+    ):
+        if new:
+            yield f"✗ {name}: {sides[0]} → {sides[1]}, {new} new, first at {place(first)}"
+        elif sides[0] != sides[1]:
+            yield f"{name}: {sides[0]} → {sides[1]}"
+    if row.nan_bits and not found.equal_nan:
+        yield f"{plural(row.nan_bits, 'NaN')} of other bits" + (" (--equal-nan: equal)" if hints else "")
+    if row.axes is not None:
+        yield f"compared with the axes of the second in the order {row.axes}"
+    if row.transposed is not None:
+        order = "transposed" if row.transposed == (1, 0) else f"with the axes in the order {row.transposed}"
+        yield f"the values are equal to the last bit when {order}"
+    if row.tied:
+        verb = "tied with" if row.status in _ONLY_IN else "also"
+        yield f"{verb} {', '.join(map(printable, row.tied))}"
+    if row.problem is not None:
+        yield printable(row.problem)
+    if row.found is not None:
+        yield row.found
+    if row.repair is not None:
+        yield f"Repair: {row.repair}"
+
+
+def foot(found: Diff, listed: Sequence[Difference], *, hints: bool) -> list[str]:
+    """Return what stands below the table: ties, what was left out, what would make more names match."""
+    text = [_tie(tie) for tie in found.ties]
+    facts = []
+    if once := sum(len(row.tied) for row in found if row.status not in _ONLY_IN):
+        facts.append(f"{plural(once, 'tied name')} compared once, with its group")
+    for kind, names in found.hidden:
+        facts.append(f"{plural(names, NOUNS[kind])} left out" + (f" (--kind {kind})" if hints else ""))
+    if found.rtol or found.atol:
+        facts.append(f"tolerance: |Δ| ≤ {found.atol:g} + {found.rtol:g} |a|")
+    if (rest := len(found) - len(listed)) and hints:
+        facts.append(f"{plural(rest, 'row')} not listed (--all)")
+    text += [" · ".join(facts)] if facts else []
+    return text + proposal(found, hints=hints)
+
+
+def _tie(tie: TieChange) -> str:
+    side, other = ("first", "second") if tie.tied_in == "a" else ("second", "first")
+    names = " = ".join(map(printable, tie.names))
+    note = "" if tie.records else ", whose format records no ties"
+    return f"tied in the {side} only: {names}; apart in the {other}{note}"
+
+
+def proposal(found: Diff, *, hints: bool) -> list[str]:
+    """Return the line that says which prefixes keep names from matching."""
+    if found.proposal is None:
+        return []
+    prefixes, names = found.proposal.prefixes, found.proposal.names
+    without = " and ".join(f"'{printable(prefix)}'" for prefix in prefixes)
+    if hints:
+        option = " ".join(f"--strip-prefix {printable(prefix)}" for prefix in prefixes)
+    else:
+        option = f"strip={list(map(printable, prefixes))}"
+    verb = "matches" if names == 1 else "match"
+    return [f"{plural(names, 'more name')} {verb} without {without}: {option}"]
+
+
+# The terminal
+
+
+def table(found: Diff, *, everything: bool = False, hints: bool = False) -> Screen:
+    """Return a comparison as something rich can print."""
+    return Screen(found, everything, hints)
+
+
+class Screen:
+    """A comparison that fits itself to the width it is printed at."""
+
+    def __init__(self, found: Diff, everything: bool, hints: bool) -> None:
+        self._found, self._hints = found, hints
+        self._listed = rows(found, everything)
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Yield the lines."""
+        from rich.text import Text
+
+        yield Text(self._found.verdict, "bold green" if self._found.same else "bold")
+        yield Text(title(self._found), "dim")
+        if self._listed:
+            yield Text()
+            yield from self._table(options.max_width)
+        if below := foot(self._found, self._listed, hints=self._hints):
+            yield Text()
+            yield from (
+                Text(line, "yellow" if ": --" in line or "tied in" in line else "dim") for line in below
+            )
+
+    def _table(self, width: int) -> Iterator[Any]:
+        from rich.cells import cell_len
+        from rich.text import Text
+
+        from paratree.render.terminal import shortened
+
+        texts = [dict(zip(HEADS, HEADS, strict=True)), *map(cells, self._listed)]
+        widths = {head: max(cell_len(row[head]) for row in texts) for head in _heads(self._found)}
+        for head in _DROPPED:
+            if _width(widths) <= width:
+                break
+            del widths[head]
+        rest = _width({**widths, "name": 0})
+        widths["name"] = max(min(widths["name"], width - rest), 8)
+        for number, row in enumerate(texts):
+            line = Text(" " * _GAP)
+            for head, size in widths.items():
+                text = shortened(row[head], size)
+                pad = " " * (size - cell_len(text))
+                line.append(pad + text if head in RIGHT else text + pad, _style(head) if number else "dim")
+                line.append(" " * _GAP)
+            line.rstrip()
+            yield line
+            if number:
+                for detail in details(self._found, self._listed[number - 1], hints=self._hints):
+                    yield Text(f"    {detail}", _style_of(detail))
+
+
+def _width(widths: dict[str, int]) -> int:
+    """Return how wide a table is whose names are cut to the least."""
+    names = min(widths["name"], _LEAST_NAME)
+    return sum(widths.values()) - widths["name"] + names + _GAP * len(widths)
+
+
+def _style(head: str) -> str:
+    return {"what": "green", "at": "dim"}.get(head, "")
+
+
+def _style_of(detail: str) -> str:
+    return "bold red" if detail.startswith("✗") else "yellow" if detail.startswith("Repair") else "dim"
+
+
+# JSON
+
+
+def as_json(found: Diff) -> str:
+    """Return one JSON document, a parameter on each line."""
+    fields = {
+        "schema": SCHEMA,
+        "a": found.a,
+        "b": found.b,
+        "formats": found.formats,
+        "same": found.same,
+        "verdict": found.verdict,
+        "statuses": dict(Counter(row.status for row in found)),
+        "model": found.model,
+        "rtol": plain(found.rtol),
+        "atol": plain(found.atol),
+        "equal_nan": found.equal_nan,
+        "hidden": dict(found.hidden),
+        "ties": [{"names": tie.names, "tied_in": tie.tied_in, "records": tie.records} for tie in found.ties],
+        "proposal": None if found.proposal is None else list(found.proposal.prefixes),
+    }
+    return document(fields, "rows", [json.dumps(plain(row)) for row in found.to_dicts()])

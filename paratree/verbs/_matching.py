@@ -1,0 +1,186 @@
+"""Which names of two trees mean the same parameter, and which prefix would make more of them match."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from paratree.core.errors import MismatchError, NoSuchParamError, printable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from paratree.core.tree import ParamTree
+
+    Rename = Mapping[str, str] | Callable[[str], str]
+
+_WILDCARD = re.compile(r"(\*\*|\*)")
+_REGEX_OF = {"**": "(.*)", "*": "([^.]*)"}
+_MOST_OWNERS = 64  # of a tail: "weight" alone says nothing
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """Names that mean the same.
+
+    Attributes:
+        pairs: a name of the first tree and one of the second, in the first's order.
+        only_a: names of the first that the second has not.
+        only_b: names of the second that the first has not.
+    """
+
+    pairs: tuple[tuple[str, str], ...]
+    only_a: tuple[str, ...]
+    only_b: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """Prefixes that keep names from matching.
+
+    Attributes:
+        prefixes: what to strip, one of each side at most.
+        names: how many more names would match.
+    """
+
+    prefixes: tuple[str, ...]
+    names: int
+
+
+def match(a: ParamTree, b: ParamTree, *, rename: Rename | None = None, strip: Iterable[str] = ()) -> Match:
+    """Pair the names of two trees: by name, with ``/`` and ``.`` alike, then by the framework's other names.
+
+    Args:
+        a: the first tree.
+        b: the second tree.
+        rename: names of the first -> names of the second; ``*`` and ``**`` stand for what they match.
+        strip: prefixes to take from the names of both.
+
+    Raises:
+        NoSuchParamError: a name to rename is not in the first tree.
+        MismatchError: two names of one tree become the same.
+    """
+    prefixes = tuple(strip)
+    renamed = _renaming(a, rename)
+    keys_a = _keys(a, lambda name: _stripped(renamed(name), prefixes))
+    keys_b = _keys(b, lambda name: _stripped(name, prefixes))
+    pairs = {name: keys_b[key] for key, name in keys_a.items() if key in keys_b}
+    _pair_aliases(a, b, pairs, prefixes)
+    taken = set(pairs.values())
+    return Match(
+        tuple((name, pairs[name]) for name in a if name in pairs),
+        tuple(name for name in a if name not in pairs),
+        tuple(name for name in b if name not in taken),
+    )
+
+
+def _stripped(name: str, prefixes: tuple[str, ...]) -> str:
+    for prefix in prefixes:
+        if name.startswith(prefix) and len(name) > len(prefix):
+            name = name.removeprefix(prefix)
+    return name
+
+
+def _keys(tree: ParamTree, key_of: Callable[[str], str]) -> dict[str, str]:
+    """Return what a name is compared by -> the name."""
+    found: dict[str, str] = {}
+    for name in tree:
+        key = key_of(name).replace("/", ".")
+        if (other := found.setdefault(key, name)) != name:
+            names = f"'{printable(other)}' and '{printable(name)}'"
+            raise MismatchError(f"{printable(tree.source)}: {names} would both be '{printable(key)}'")
+    return found
+
+
+def _pair_aliases(a: ParamTree, b: ParamTree, pairs: dict[str, str], prefixes: tuple[str, ...]) -> None:
+    taken = set(pairs.values())
+    left = {n: (n, *a[n].aliases) for n in a if n not in pairs}
+    right = {n: (n, *b[n].aliases) for n in b if n not in taken}
+    if not any(len(known) > 1 for known in (*left.values(), *right.values())):
+        return
+    owner: dict[str, str] = {}
+    for name, known in right.items():
+        for alias in known:
+            owner.setdefault(_stripped(alias, prefixes).replace("/", "."), name)
+    for name, known in left.items():
+        keys = (_stripped(alias, prefixes).replace("/", ".") for alias in known)
+        if (other := next((owner[key] for key in keys if key in owner), None)) and other not in taken:
+            pairs[name] = other
+            taken.add(other)
+
+
+# Renaming
+
+
+def _renaming(tree: ParamTree, rename: Rename | None) -> Callable[[str], str]:
+    if rename is None:
+        return lambda name: name
+    if not isinstance(rename, Mapping):
+        return rename
+    rules = [_rule(pattern, name) for pattern, name in rename.items()]
+    for pattern, (regex, _) in zip(rename, rules, strict=True):
+        if not any(regex.fullmatch(name) for name in tree):
+            message = None if not _WILDCARD.search(pattern) else f"nothing fits '{printable(pattern)}'"
+            if message is not None:
+                message = f"{printable(tree.source)}: {message}, which is to be renamed"
+            raise NoSuchParamError(pattern, tree, tree.source, message=message)
+    return lambda name: _renamed(name, rules)
+
+
+def _renamed(name: str, rules: list[tuple[re.Pattern[str], str]]) -> str:
+    for regex, template in rules:
+        if found := regex.fullmatch(name):
+            parts = iter(found.groups())
+            return _WILDCARD.sub(lambda _, parts=parts: next(parts), template)  # type: ignore[misc]
+    return name
+
+
+def _rule(pattern: str, name: str) -> tuple[re.Pattern[str], str]:
+    """Return what a pattern matches, and the name it becomes: wildcards stand for the same text in both.
+
+    Raises:
+        ValueError: they have not as many wildcards.
+    """
+    if len(_WILDCARD.findall(pattern)) != len(_WILDCARD.findall(name)):
+        raise ValueError(f"'{pattern}' and '{name}' need as many wildcards as one another")
+    pieces = (
+        "(.*)" if p == "**" else "([^.]*)" if p == "*" else re.escape(p) for p in _WILDCARD.split(pattern)
+    )
+    return re.compile("".join(pieces), re.DOTALL), name
+
+
+# Prefixes
+
+
+def propose(a: ParamTree, b: ParamTree, found: Match) -> Proposal | None:
+    """Return the prefixes that, taken from both sides, would make the most further names match."""
+    owners: dict[str, list[str]] = {}
+    for name in found.only_b:
+        for tail in _tails(name):
+            owners.setdefault(tail, []).append(name)
+    counts: Counter[tuple[str, str]] = Counter()
+    for name in found.only_a:
+        tail = next((tail for tail in _tails(name) if tail in owners), "")
+        if not tail or len(owners[tail]) > _MOST_OWNERS:
+            continue
+        shape = a[name].shape
+        for other in owners[tail]:
+            if b[other].shape == shape:
+                counts[name.removesuffix(tail), other.removesuffix(tail)] += 1
+    if not counts:
+        return None
+    (first, second), names = max(counts.items(), key=lambda item: (item[1], -len(item[0][0] + item[0][1])))
+    return Proposal(tuple(prefix for prefix in (first, second) if prefix), names)
+
+
+def _tails(name: str) -> list[str]:
+    """Return what a name ends in, from the whole of it to its last segment.
+
+    >>> _tails("net.0.weight")
+    ['net.0.weight', '0.weight', 'weight']
+    """
+    cuts = [0, *(place + 1 for place, character in enumerate(name) if character in "./")]
+    return [name[cut:] for cut in cuts]

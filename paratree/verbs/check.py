@@ -1,0 +1,239 @@
+"""What must hold of a source, for tests and CI: each rule that is given, and each place where it does not."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from paratree.core.errors import MismatchError, UnreadableError, printable
+from paratree.core.names import KINDS, PARAMETER
+from paratree.verbs import fingerprint as hashing
+from paratree.verbs.findings import target_dtype
+from paratree.verbs.reading import opened, selected
+from paratree.verbs.stats import stats
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from concurrent.futures import Executor
+
+    from paratree.core.select import Selector
+    from paratree.core.tree import ParamTree
+    from paratree.engine import Progress
+    from paratree.verbs.findings import Target
+    from paratree.verbs.fingerprint import Fingerprint, ParamFingerprint
+    from paratree.verbs.stats import ParamStats
+
+NO_NAN, NO_INF, MAX_ABS, FINITE_IN = "no_nan", "no_inf", "max_abs", "finite_in"
+_COUNTED = ("int", "uint", "bool")  # positions, counters, masks: they have no range that training could leave
+EXPECT, EXPECT_TENSORS, SAME_AS, FINGERPRINT = "expect", "expect_tensors", "same_as", "fingerprint"
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """One place where a rule does not hold.
+
+    Attributes:
+        rule: the argument of :func:`check` that says the rule.
+        name: the parameter, the first name of a tied group; ``None`` for the source as a whole.
+        fact: what is so instead.
+    """
+
+    rule: str
+    name: str | None
+    fact: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Check:
+    """What :func:`check` found.
+
+    Attributes:
+        source: path, or the class of the live object.
+        tensors: number of names that were looked at.
+        rules: the rules that were given.
+        failures: where they do not hold, in the order of the rules and of the source.
+        fingerprint: the content hashes, if a rule needed them.
+    """
+
+    source: str
+    tensors: int
+    rules: tuple[str, ...]
+    failures: tuple[Failure, ...]
+    fingerprint: Fingerprint | None
+
+    @property
+    def passed(self) -> bool:
+        """Whether every rule holds."""
+        return not self.failures
+
+
+def check(
+    source: object,
+    *,
+    no_nan: bool = False,
+    no_inf: bool = False,
+    max_abs: float | None = None,
+    finite_in: str | None = None,
+    expect: int | None = None,
+    expect_tensors: int | None = None,
+    same_as: object = None,
+    fingerprint: str | bool = False,
+    select: Selector | None = None,
+    kind: str | Iterable[str] | None = None,
+    threads: int | None = None,
+    executor: Executor | None = None,
+    progress: Progress | None = None,
+) -> Check:
+    """Check a source against rules; what cannot be read keeps no rule about values.
+
+    Args:
+        source: a path, a live model, or a tree.
+        no_nan: no value is NaN.
+        no_inf: no value is infinite.
+        max_abs: no magnitude is larger; integers and booleans are left out, here and in ``finite_in``.
+        finite_in: name of a dtype, as ``"float16"``: all values are finite once cast to it, to nearest even.
+        expect: number of values of the parameters, a tied group counted once; of the kinds given, if any.
+        expect_tensors: number of names, tied ones each.
+        same_as: a source with the same names, and for each the same dtype, shape and bytes.
+        fingerprint: the hash that :func:`paratree.fingerprint` gives; ``True`` finds it only.
+        select: only parameters that fit, as in :meth:`paratree.ParamTree.select`.
+        kind: only these kinds; every kind by default, optimizer state included.
+        threads: number of threads; as many as the process may use by default.
+        executor: where to run instead of on threads of our own.
+        progress: called with the bytes that are done and the bytes of all, for each time that all is read.
+
+    Returns:
+        Whether all rules hold, and each place where one does not.
+
+    Raises:
+        MismatchError: no rule is given, or one has no meaning.
+        NoSuchParamError: nothing fits the selection.
+        CorruptFileError: a file is damaged.
+
+    Example:
+        >>> paratree.check("model.safetensors", no_nan=True, finite_in="float16").passed  # doctest: +SKIP
+        True
+    """
+    target = None if finite_in is None else _target(finite_in)
+    if max_abs is not None and not max_abs >= 0:
+        raise MismatchError(f"max_abs is a magnitude, at least 0, not {max_abs}")
+    given = {
+        NO_NAN: no_nan, NO_INF: no_inf, MAX_ABS: max_abs is not None, FINITE_IN: target is not None,
+        EXPECT: expect is not None, EXPECT_TENSORS: expect_tensors is not None,
+        SAME_AS: same_as is not None, FINGERPRINT: fingerprint is not False,
+    }  # fmt: skip
+    rules = tuple(rule for rule, is_given in given.items() if is_given)
+    if not rules:
+        raise MismatchError("there is nothing to check; say what must hold, for example that no value is NaN")
+    failures: list[Failure] = []
+    hashes = None
+    with opened(source) as tree:
+        chosen = selected(tree, select, kind)
+        if {NO_NAN, NO_INF, MAX_ABS, FINITE_IN} & set(rules):
+            table = stats(
+                chosen, kind=KINDS, histogram=False, threads=threads, executor=executor, progress=progress
+            )
+            found = {(finding.name, finding.what): finding.text for finding in table.findings}
+            for row in table:
+                if row.tied_with is None:
+                    failures += _of_values(row, rules, found, max_abs, target)
+        failures += _of_numbers(chosen, expect, expect_tensors, kind)
+        if {SAME_AS, FINGERPRINT} & set(rules):
+            hashes = hashing.fingerprint(chosen, threads=threads, executor=executor, progress=progress)
+    if same_as is not None and hashes is not None:
+        other = hashing.fingerprint(
+            same_as, select=select, kind=kind, threads=threads, executor=executor, progress=progress
+        )
+        failures += _differences(hashes, other)
+    if hashes is not None and fingerprint is not False:
+        failures += _of_fingerprint(hashes, fingerprint, same_as is not None)
+    return Check(tree.source, len(chosen), rules, tuple(failures), hashes)
+
+
+def _target(name: str) -> Target:
+    """Return the range of a dtype.
+
+    Raises:
+        MismatchError: there is none, or no cast to it overflows.
+    """
+    try:
+        target = target_dtype(name)
+    except UnreadableError as error:
+        raise MismatchError(str(error)) from None
+    if target.dtype.startswith(("float4", "float6", "float8_e8m0")):
+        raise MismatchError(
+            f"{target.dtype} has no infinity and no NaN, or no sign: a cast to it never overflows"
+        )
+    return target
+
+
+def _of_values(
+    row: ParamStats,
+    rules: tuple[str, ...],
+    found: dict[tuple[str, str], str],
+    max_abs: float | None,
+    target: Target | None,
+) -> Iterator[Failure]:
+    if row.problem is not None:
+        yield Failure(rules[0], row.name, f"not read: {row.problem}")
+        return
+    for what, rule in (("nan", NO_NAN), ("inf", NO_INF)):
+        if (text := found.get((row.name, what))) and (rule in rules or target is not None):
+            yield Failure(rule if rule in rules else FINITE_IN, row.name, text)
+    if row.dtype.startswith(_COUNTED):
+        return
+    largest = float("inf") if row.inf else row.absmax
+    if max_abs is not None and largest is not None and largest > max_abs:
+        yield Failure(MAX_ABS, row.name, f"its largest magnitude is {largest:.9g}, above {max_abs:.9g}")
+    if target is not None and row.absmax is not None and row.absmax >= target.overflow:
+        fact = f"its largest magnitude, {row.absmax:.9g}, overflows {target.dtype}: that ends at"
+        yield Failure(FINITE_IN, row.name, f"{fact} {target.largest:.9g}")
+
+
+def _of_numbers(
+    tree: ParamTree, expect: int | None, expect_tensors: int | None, kind: str | Iterable[str] | None
+) -> Iterator[Failure]:
+    kinds = {PARAMETER} if kind is None else {kind} if isinstance(kind, str) else set(kind)
+    totals = [total for name, total in tree.totals.items() if name in kinds]
+    size, unknown = sum(total.size for total in totals), sum(total.unknown for total in totals)
+    if expect is not None and unknown:
+        yield Failure(EXPECT, None, f"{unknown} parameters are of unknown size")
+    elif expect is not None and size != expect:
+        yield Failure(EXPECT, None, f"there are {size} parameters, not {expect}")
+    if expect_tensors is not None and len(tree) != expect_tensors:
+        yield Failure(EXPECT_TENSORS, None, f"there are {len(tree)} tensors, not {expect_tensors}")
+
+
+def _of_fingerprint(found: Fingerprint, expected: str | bool, unread_is_told: bool) -> Iterator[Failure]:
+    if not unread_is_told:
+        for name, problem in found.problems.items():
+            yield Failure(FINGERPRINT, name, f"not read: {problem}")
+    if isinstance(expected, str) and found.hash not in (None, expected.lower()):
+        yield Failure(FINGERPRINT, None, f"it is {found.hash}, not {expected.lower()}")
+
+
+def _differences(found: Fingerprint, other: Fingerprint) -> Iterator[Failure]:
+    if found == other:
+        return
+    there = printable(other.source)
+    mine, theirs = {**found.params, **found.problems}, {**other.params, **other.problems}
+    for name in dict.fromkeys([*mine, *theirs]):
+        if (problem := found.problems.get(name) or other.problems.get(name)) is not None:
+            yield Failure(SAME_AS, name, f"not read: {problem}")
+        elif name not in theirs:
+            yield Failure(SAME_AS, name, f"not in {there}")
+        elif name not in mine:
+            yield Failure(SAME_AS, name, f"only in {there}")
+        elif found.params[name].hash != other.params[name].hash:
+            yield Failure(SAME_AS, name, _difference(found.params[name], other.params[name], there))
+
+
+def _difference(one: ParamFingerprint, other: ParamFingerprint, there: str) -> str:
+    if (one.dtype, one.shape) != (other.dtype, other.shape):
+        return f"{one.dtype} {list(one.shape)}, and {other.dtype} {list(other.shape)} in {there}"
+    if len(one.chunks) == 1:
+        return f"other values than in {there}"
+    pairs = enumerate(zip(one.chunks, other.chunks, strict=True))
+    start = next(i for i, (mine, theirs) in pairs if mine != theirs) * hashing.CHUNK
+    stop = min(start + hashing.CHUNK, one.nbytes)
+    return f"other values than in {there}, the first between byte {start} and byte {stop} of its values"

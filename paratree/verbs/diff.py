@@ -1,0 +1,276 @@
+"""What differs between two sources, exactly: structure first, then every element."""
+
+from __future__ import annotations
+
+from collections import Counter
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, cast
+
+from paratree.core.dtypes import BLOCKS
+from paratree.core.errors import NoSuchParamError
+from paratree.core.names import BUFFER, PARAMETER
+from paratree.core.tree import Param
+from paratree.verbs import _differences as rows
+from paratree.verbs._axes import axes_between, turned_axes
+from paratree.verbs._compare_numpy import Tolerance
+from paratree.verbs._differences import Diff, Difference
+from paratree.verbs._loaded import Sides, explained
+from paratree.verbs._matching import match, propose
+from paratree.verbs._pairs import Pair, compare, is_same
+from paratree.verbs._tie_changes import tie_changes
+from paratree.verbs.listing import reason_of
+from paratree.verbs.reading import opened, place_of
+from paratree.verbs.show import nothing_fits
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+    from concurrent.futures import Executor
+    from typing import Any
+
+    from paratree.core.array import QuantisedLazyArray
+    from paratree.core.select import Selector
+    from paratree.core.tree import ParamTree
+    from paratree.engine import Progress
+    from paratree.verbs._figures import Figures
+    from paratree.verbs._matching import Match, Rename
+    from paratree.verbs._pairs import Outcome
+
+
+def diff(
+    a: object,
+    b: object,
+    *,
+    select: Selector | None = None,
+    kind: str | Iterable[str] | None = None,
+    rtol: float = 0.0,
+    atol: float = 0.0,
+    equal_nan: bool = False,
+    rename: Rename | None = None,
+    strip: str | Iterable[str] = (),
+    initial: object = None,
+    threads: int | None = None,
+    executor: Executor | None = None,
+    progress: Progress | None = None,
+) -> Diff:
+    """Compare two files, two live models, or a model with the file it was loaded from.
+
+    A tied group is compared once. Optimizer state, and tensors that belong to no model, are left out beside
+    a model, unless selected.
+
+    Args:
+        a: a path, a live model or a tree: what changes and tolerances are relative to.
+        b: what is compared with it.
+        select: only names that fit in either, as in :meth:`ParamTree.select`.
+        kind: only one or several of ``"parameter"``, ``"buffer"``, ``"state"``, ``"other"``.
+        rtol: a change of at most ``atol + rtol * |a|`` is within the tolerance.
+        atol: likewise.
+        equal_nan: whether NaN equal NaN of other bits; those of the same bits are equal anyway.
+        rename: names of ``a`` -> names of ``b``, where ``*`` and ``**`` stand for the same text in both; or
+            a function of a name of ``a``.
+        strip: prefixes to take from the names of both, as ``"module."``.
+        initial: the live model before it was loaded, to tell what was never loaded.
+        threads: number of threads; as many as the process may use by default.
+        executor: where to run instead.
+        progress: called with the bytes that are done and the bytes of all.
+
+    Returns:
+        A row for each parameter. Of a model and a file, in either order, also what the model holds where it
+        does not hold the file's value, and how to mend it.
+
+    Raises:
+        NoSuchParamError: nothing fits ``select`` and ``kind``, or a name to rename is not there.
+        MismatchError: two names of one source become the same.
+        CorruptFileError: a file is damaged.
+
+    Example:
+        >>> found = pt.diff("base.safetensors", net)  # doctest: +SKIP
+        >>> found.verdict, found.same  # doctest: +SKIP
+        ('148 of 148 loaded to the last bit', True)
+    """
+    with ExitStack() as stack:
+        first, second = stack.enter_context(opened(a)), stack.enter_context(opened(b))
+        before = None if initial is None else stack.enter_context(opened(initial))
+        names = match(first, second, rename=rename, strip=(strip,) if isinstance(strip, str) else strip)
+        chosen = _chosen(first, second, names, select, kind)
+        options = {"threads": threads, "executor": executor, "progress": progress}
+        made = _compared(first, second, chosen.pairs, Tolerance(rtol, atol), options)
+        made = _in_order([*made, *_unpaired(first, second, chosen)], first)
+        model = _model(first, second, initial is not None)
+        if model is not None:
+            pairs = names.pairs if model == "b" else tuple((other, name) for name, other in names.pairs)
+            sides = Sides(*((first, second) if model == "a" else (second, first)), before, dict(pairs))
+            made = explained(made, sides, model_is_first=model == "a")
+        return Diff(
+            first.source,
+            second.source,
+            (first.format, second.format),
+            tuple(made),
+            tie_changes(first, second, chosen.pairs),
+            chosen.hidden,
+            propose(first, second, names),
+            model,
+            rtol,
+            atol,
+            equal_nan,
+        )
+
+
+def _model(a: ParamTree, b: ParamTree, has_initial: bool) -> str | None:
+    """Return which of two is the live model that was loaded from the other, if one is."""
+    live = [any(param.live is not None for param in tree.values()) for tree in (a, b)]
+    if live[0] != live[1]:
+        return "a" if live[0] else "b"
+    return "a" if has_initial else None
+
+
+# What is compared
+
+
+@dataclass(frozen=True, slots=True)
+class _Chosen:
+    """The names to compare: pairs, those of one side only, and the kinds that are left out."""
+
+    pairs: tuple[tuple[str, str], ...]
+    only_a: tuple[str, ...]
+    only_b: tuple[str, ...]
+    hidden: tuple[tuple[str, int], ...]
+
+
+def _chosen(
+    a: ParamTree, b: ParamTree, names: Match, select: Selector | None, kind: str | Iterable[str] | None
+) -> _Chosen:
+    everything = select is None and kind is None
+    kinds = None if kind is None else (kind,) if isinstance(kind, str) else tuple(kind)
+    of_a, of_b = (_visible(tree) if everything else {*tree.select(select, kind=kinds)} for tree in (a, b))
+    if not everything and not of_a and not of_b and (len(a) or len(b)):
+        message = "; ".join(str(nothing_fits(tree, select, kinds)) for tree in (a, b) if len(tree))
+        raise NoSuchParamError(str(select or ""), (), a.source, message=message)
+    pairs = tuple(pair for pair in names.pairs if pair[0] in of_a or pair[1] in of_b)
+    hidden = Counter(a[name].kind for name, other in names.pairs if name not in of_a and other not in of_b)
+    hidden += Counter(a[name].kind for name in names.only_a if name not in of_a)
+    hidden += Counter(b[name].kind for name in names.only_b if name not in of_b)
+    return _Chosen(
+        pairs,
+        tuple(name for name in names.only_a if name in of_a),
+        tuple(name for name in names.only_b if name in of_b),
+        tuple(hidden.items()) if everything else (),
+    )
+
+
+def _visible(tree: ParamTree) -> set[str]:
+    """Return the names of a model's parameters and buffers, or of everything beside no model."""
+    own = {name for name, param in tree.items() if param.kind in (PARAMETER, BUFFER)}
+    return own or {*tree}
+
+
+def _in_order(made: Iterable[Difference], a: ParamTree) -> list[Difference]:
+    places = {name: place for place, name in enumerate(a)}
+    return sorted(made, key=lambda row: len(places) if row.status == rows.ADDED else places[row.name])
+
+
+def _unpaired(a: ParamTree, b: ParamTree, chosen: _Chosen) -> Iterator[Difference]:
+    for name in chosen.only_a:
+        param = a[name]
+        yield Difference(
+            name, None, rows.REMOVED, (param.shape, None), (param.dtype, None), _twins(a, name), param.size
+        )
+    for name in chosen.only_b:
+        param = b[name]
+        yield Difference(
+            name, name, rows.ADDED, (None, param.shape), (None, param.dtype), _twins(b, name), param.size
+        )
+
+
+def _twins(tree: ParamTree, name: str) -> tuple[str, ...]:
+    return tuple(other for other in tree.tied_with(name) if other != name)
+
+
+# Values
+
+
+def _compared(
+    a: ParamTree, b: ParamTree, pairs: Sequence[tuple[str, str]], tolerance: Tolerance, options: Any
+) -> list[Difference]:
+    """Return a row for each pair of parameters, which may have several pairs of names."""
+    groups: dict[tuple[str, str], list[tuple[str, str]]] = {}
+    for name, other in pairs:
+        groups.setdefault((a.tied_with(name)[0], b.tied_with(other)[0]), []).append((name, other))
+    made: list[Difference] = []
+    waiting: list[tuple[int, Pair]] = []
+    for (name, other), *more in groups.values():
+        pair = Pair(a[name], b[other], axes_between(a[name], b[other]))
+        tied = tuple(each for each, _ in more)
+        row = _structure(Difference(
+            name, other, rows.SAME, (pair.a.shape, pair.b.shape), (pair.a.dtype, pair.b.dtype), tied,
+            pair.a.size, axes=pair.axes,
+        ), pair)  # fmt: skip
+        if row.status == rows.SAME and not _same_blocks(pair):
+            waiting.append((len(made), pair))
+        made.append(row)
+    outcomes = compare([pair for _, pair in waiting], tolerance=tolerance, **options)
+    for (place, pair), outcome in zip(waiting, outcomes, strict=True):
+        made[place] = _row(made[place], pair, outcome, tolerance)
+    return made
+
+
+def _structure(row: Difference, pair: Pair) -> Difference:
+    """Return the row of a pair whose values cannot be compared one by one, or the row that was given."""
+    if None in pair.a.shape or None in pair.b.shape:
+        return replace(row, status=rows.UNREAD, problem="its shape is not known yet")
+    turned = pair.b.shape if pair.axes is None else tuple(pair.b.shape[axis] for axis in pair.axes)
+    problems = [param.array.problem for param in (pair.a, pair.b)]
+    if turned != pair.a.shape:
+        axes = None if any(problems) else turned_axes(pair.a, pair.b)
+        return replace(row, status=rows.RESHAPED, axes=None, transposed=axes)
+    problem = next((problem for problem in problems if problem is not None), None)
+    if problem is None or _same_blocks(pair):
+        return row
+    return replace(row, status=rows.UNREAD, problem=reason_of(problem))
+
+
+def _same_blocks(pair: Pair) -> bool:
+    """Tell whether two quantised arrays are stored alike, which spares decoding them."""
+    if pair.a.dtype != pair.b.dtype or pair.a.dtype not in BLOCKS or pair.axes is not None:
+        return False
+    a, b = (cast("QuantisedLazyArray", param.array).blocks for param in (pair.a, pair.b))
+    return is_same(Pair(Param(pair.a.name, a), Param(pair.b.name, b)))
+
+
+def _row(row: Difference, pair: Pair, outcome: Outcome, tolerance: Tolerance) -> Difference:
+    """Fill in what comparing the values gave."""
+    if outcome.problem is not None:
+        return replace(row, status=rows.UNREAD, problem=outcome.problem)
+    found, is_cast = outcome.figures, pair.a.dtype != pair.b.dtype
+    if found is None:
+        return replace(row, status=rows.CAST if is_cast else rows.SAME)
+    status = _status(found, is_cast, any(tolerance))
+    is_square = len(pair.shape) == 2 and pair.shape[0] == pair.shape[1] > 1
+    place = {
+        name: None if (at := getattr(found, name)) < 0 else place_of(at, pair.shape)
+        for name in ("max_at", "first_nan", "first_inf")
+    }
+    return replace(
+        row,
+        status=status,
+        **{name: getattr(found, name) for name in _COPIED},
+        max_abs=None if found.max_abs < 0 else found.max_abs,
+        where=place["max_at"] if found.max_abs > 0 else None,
+        first_nan=place["first_nan"],
+        first_inf=place["first_inf"],
+        transposed=turned_axes(pair.a, pair.b) if status == rows.DIFFERENT and is_square else None,
+    )
+
+
+_COPIED = (
+    "changed", "beyond", "other_bits", "nan_bits", "relative_l2", "cosine", "nan", "new_nan", "inf",
+    "new_inf",
+)  # fmt: skip
+
+
+def _status(found: Figures, is_cast: bool, has_tolerance: bool) -> str:
+    if is_cast and not (found.changed and found.uncast):
+        return rows.CAST
+    if not found.changed:
+        return rows.OTHER_BITS
+    return rows.WITHIN if has_tolerance and not found.beyond else rows.DIFFERENT
