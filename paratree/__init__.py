@@ -1,3 +1,4 @@
+"""One parameter tree over every framework's model and every checkpoint file."""
 
 from __future__ import annotations
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from paratree.core.tree import Param, ParamTree
     from paratree.registry import open
     from paratree.verbs._differences import Diff, Difference
+    from paratree.verbs.check import Check, check
     from paratree.verbs.diff import diff
     from paratree.verbs.fingerprint import Fingerprint, fingerprint
     from paratree.verbs.gradients import Gradients, gradients
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "Check",
     "CorruptFileError",
     "Diff",
     "Difference",
@@ -59,6 +62,7 @@ __all__ = [
     "UnsafeFileError",
     "UnsupportedError",
     "Use",
+    "check",
     "diff",
     "fingerprint",
     "freeze",
@@ -74,6 +78,8 @@ __all__ = [
 ]
 
 _HOME = {
+    "Check": "verbs.check",
+    "check": "verbs.check",
     "Diff": "verbs._differences",
     "Difference": "verbs._differences",
     "diff": "verbs.diff",
