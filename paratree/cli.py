@@ -230,6 +230,28 @@ def _diff(options: argparse.Namespace) -> int:
     return _DONE if found.same else _TROUBLE if found.is_undecided else _NOTHING
 
 
+def _check(options: argparse.Namespace) -> int:
+    from paratree.render import check as render
+    from paratree.render import progress
+    from paratree.verbs.check import check
+
+    other = None if options.same_as is None else _open(options.same_as)
+    with _open(options.source) as tree, progress.bar("reading") as update:
+        found = check(
+            tree, no_nan=options.no_nan, no_inf=options.no_inf, max_abs=options.max_abs,
+            finite_in=options.finite_in, expect=options.expect, expect_tensors=options.expect_tensors,
+            same_as=other, fingerprint=options.fingerprint, select=options.select,
+            kind=options.kind, progress=update,
+        )  # fmt: skip
+    if options.json:
+        print(render.as_json(found), end="")
+    else:
+        for line in render.lines(found, fingerprint=options.fingerprint is True):
+            print(line)
+        print(f"paratree: {render.verdict(found)}", file=sys.stderr)
+    return _DONE if found.passed else _NOTHING
+
+
 def _formats(options: argparse.Namespace) -> int:
     from paratree.render import json, results
     from paratree.verbs.formats import formats
@@ -451,6 +473,23 @@ def _fill_stats(parser: argparse.ArgumentParser) -> None:
     _add_json(parser)
 
 
+def _fill_check(parser: argparse.ArgumentParser) -> None:
+    _add_source(parser)
+    add = parser.add_argument
+    add("--no-nan", action="store_true", help="no value is NaN")
+    add("--no-inf", action="store_true", help="no value is infinite")
+    add("--max-abs", metavar="X", type=_magnitude, help="no magnitude is above X")
+    add("--finite-in", metavar="D", help="every value is finite when cast to a dtype, as fp16")
+    add("--expect", metavar="N", type=_whole, help="there are N parameters, those that are tied counted once")
+    add("--expect-tensors", metavar="N", type=_whole, help="there are N names")
+    same = add("--same-as", metavar="FILE", help="names, dtypes, shapes and bytes are those of FILE")
+    same.complete = _FILE  # type: ignore[attr-defined]
+    add("--fingerprint", metavar="HEX", nargs="?", type=_hash, const=True, default=False,
+        help="the hash of the contents is HEX; without HEX or with 'print', print it")  # fmt: skip
+    _add_selection(parser)
+    _add_json(parser)
+
+
 def _fill_spectrum(parser: argparse.ArgumentParser) -> None:
     _add_source(parser)
     add = parser.add_argument
@@ -484,6 +523,7 @@ _COMMANDS: dict[str, Command] = {  # name -> what runs it, what adds its argumen
     "get": (_get, _fill_get, "Print the values of one tensor, or write them to a .npy file"),
     "ties": (_ties, _fill_ties, "List the names that are one parameter"),
     "stats": (_stats, _fill_stats, "Describe the values of every tensor: NaN, range, spread, histogram"),
+    "check": (_check, _fill_check, "Check what must hold, for CI: finite values, counts, contents"),
     "spectrum": (_spectrum, _fill_spectrum, "Compute the singular values of one tensor, ranks and tail"),
     "diff": (_diff, _fill_diff, "Compare two files or models: structure, then every value"),
     "formats": (_formats, _add_json, "List the file formats that are read"),
@@ -532,6 +572,26 @@ def _renaming(text: str) -> tuple[str, str]:
     if not equals or name.count("*") != other.count("*"):
         raise argparse.ArgumentTypeError(f"'{text}' is no FROM=TO with the same wildcards on both sides")
     return name, other
+
+
+def _magnitude(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not value >= 0:
+        raise argparse.ArgumentTypeError(f"'{text}' is no magnitude, at least 0")
+    return value
+
+
+def _hash(text: str) -> str | bool:
+    if text == "print":
+        return True
+    if len(text) != 64 or not set(text.lower()) <= set("0123456789abcdef"):
+        raise argparse.ArgumentTypeError(
+            f"'{text}' is no hash of 64 hexadecimal digits; SOURCE stands before --fingerprint"
+        )
+    return text.lower()
 
 
 def _index(text: str) -> Any:

@@ -1,0 +1,219 @@
+"""Rules for CI: each one alone, where it holds and where it does not."""
+
+import ml_dtypes
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import paratree as pt
+from paratree.core.array import Storage
+from paratree.core.dtypes import numpy_dtype
+from paratree.core.tree import Origin, Param, ParamTree
+from paratree.verbs import fingerprint as hashing
+
+TARGETS = [
+    "float32", "float16", "bfloat16", "float8_e4m3fn", "float8_e4m3fnuz", "float8_e5m2", "float8_e5m2fnuz",
+    "float8_e4m3", "float8_e3m4", "float8_e4m3b11fnuz",
+]  # fmt: skip
+
+
+class Held:
+    """An array in memory."""
+
+    def __init__(self, values, storage=None, problem=None):
+        self.values, self.storage, self.problem = np.asarray(values), storage, problem
+        self.shape, self.dtype = self.values.shape, self.values.dtype.name
+
+    def read(self, index=...):
+        return self.values[index]
+
+
+def tree_of(arrays=None, source="memory", **more):
+    arrays = {**(arrays or {}), **more}
+    held = {name: a if isinstance(a, Held) else Held(a) for name, a in arrays.items()}
+    params = [Param(n, a, "state" if n.startswith("adam") else "parameter") for n, a in held.items()]
+    return ParamTree(params, Origin(source, "test"))
+
+
+def facts(tree, **rules):
+    return [(failure.rule, failure.name, failure.fact) for failure in pt.check(tree, **rules).failures]
+
+
+W = np.array([[1.5, -2.0, 0.0], [0.25, 3.0, -4.0]], np.float32)
+
+
+def with_value(value):
+    changed = W.copy()
+    changed[1, 2] = value
+    return tree_of(w=changed, v=W)
+
+
+def test_no_nan():
+    assert facts(tree_of(w=W), no_nan=True) == []
+    assert facts(with_value(np.inf), no_nan=True) == []
+    assert facts(with_value(np.nan), no_nan=True) == [
+        ("no_nan", "w", "1 of 6 values are NaN, the first at [1, 2]")
+    ]
+
+
+def test_no_inf():
+    assert facts(with_value(np.nan), no_inf=True) == []
+    assert facts(with_value(-np.inf), no_inf=True) == [
+        ("no_inf", "w", "1 of 6 values are infinite, the first at [1, 2]")
+    ]
+
+
+def test_max_abs():
+    assert facts(tree_of(w=W), max_abs=4.0) == []
+    assert facts(tree_of(w=W), max_abs=3.5) == [("max_abs", "w", "its largest magnitude is 4, above 3.5")]
+    assert facts(with_value(np.nan), max_abs=3.0) == [("max_abs", "v", "its largest magnitude is 4, above 3")]
+    assert facts(with_value(-np.inf), max_abs=4.0) == [
+        ("max_abs", "w", "its largest magnitude is inf, above 4")
+    ]
+    assert facts(tree_of(steps=np.array([10**6])), max_abs=4.0) == []
+    assert facts(tree_of(w=np.zeros((0, 3))), max_abs=0.0, no_nan=True, finite_in="fp16") == []
+
+
+@pytest.mark.parametrize(
+    ("value", "dtype", "fact"),
+    [
+        (65519.996, "fp16", None),
+        (65520.0, "fp16", "its largest magnitude, 65520, overflows float16: that ends at 65504"),
+        (-65520.0, "half", "its largest magnitude, 65520, overflows float16: that ends at 65504"),
+        (464.0, "fp8_e4m3", None),
+        (465.0, "fp8", "its largest magnitude, 465, overflows float8_e4m3fn: that ends at 448"),
+        (61439.9, "fp8_e5m2", None),
+        (61440.0, "fp8_e5m2", "its largest magnitude, 61440, overflows float8_e5m2: that ends at 57344"),
+        (3e38, "bf16", None),
+        (np.nan, "fp16", "1 of 6 values are NaN, the first at [1, 2]"),
+        (np.inf, "bf16", "1 of 6 values are infinite, the first at [1, 2]"),
+    ],
+)
+def test_finite_in(value, dtype, fact):
+    assert facts(with_value(value), finite_in=dtype) == ([] if fact is None else [("finite_in", "w", fact)])
+
+
+@given(st.floats(width=64), st.sampled_from(TARGETS), st.sampled_from(["float32", "float64", "bfloat16"]))
+def test_finite_in_is_what_the_cast_does(value, target, dtype):
+    with np.errstate(all="ignore"):
+        values = np.array([value, 0.5]).astype(numpy_dtype(dtype))
+        cast = values.astype(numpy_dtype(target)).astype(np.float64)
+    assert pt.check(tree_of(w=values), finite_in=target).passed == bool(np.isfinite(cast).all())
+
+
+@given(st.sampled_from(TARGETS), st.integers(-3, 3))
+def test_finite_in_at_the_very_bound(target, steps):
+    limits = ml_dtypes.finfo(numpy_dtype(target))
+    value = float(limits.max) * (1 + 2.0 ** -(limits.nmant + 2))
+    for _ in range(abs(steps)):
+        value = float(np.nextafter(value, np.inf if steps > 0 else 0))
+    with np.errstate(all="ignore"):
+        cast = float(np.float64(value).astype(numpy_dtype(target)))
+    assert pt.check(tree_of(w=np.array([value])), finite_in=target).passed == bool(np.isfinite(cast))
+
+
+def test_one_place_fails_once():
+    found = facts(with_value(np.nan), no_nan=True, no_inf=True, finite_in="fp16")
+    assert found == [("no_nan", "w", "1 of 6 values are NaN, the first at [1, 2]")]
+
+
+def test_expect_counts_a_tied_group_once():
+    memory = Storage("memory")
+    tied = tree_of({"a": Held(W, memory), "b": Held(W, memory), "adam.m": W})
+    assert facts(tied, expect=6, expect_tensors=3) == []
+    assert facts(tied, expect=12) == [("expect", None, "there are 6 parameters, not 12")]
+    assert facts(tied, expect_tensors=2) == [("expect_tensors", None, "there are 3 tensors, not 2")]
+    assert facts(tied, expect=6, kind="state", expect_tensors=1) == []
+    assert facts(tied, expect=12, kind=["state", "parameter"]) == []
+    assert facts(tied, expect=6, select="b") == []
+
+
+def test_a_tied_group_fails_once_and_state_is_looked_at():
+    memory, bad = Storage("memory"), np.array([np.nan])
+    tree = tree_of({"a": Held(bad, memory), "b": Held(bad, memory), "adam.m": bad})
+    assert [name for _, name, _ in facts(tree, no_nan=True)] == ["a", "adam.m"]
+    assert [name for _, name, _ in facts(tree, no_nan=True, kind="parameter")] == ["a"]
+
+
+def test_a_size_that_is_not_known():
+    class Lazy(Held):
+        def __init__(self):
+            self.shape, self.dtype, self.storage, self.problem = (None, 3), "float32", None, "not initialised"
+
+    tree = tree_of(w=Lazy())
+    assert facts(tree, expect=3) == [("expect", None, "1 parameters are of unknown size")]
+    assert facts(tree, no_inf=True, max_abs=1) == [("no_inf", "w", "not read: not initialised")]
+    assert facts(tree, fingerprint=True) == [("fingerprint", "w", "not read: not initialised")]
+    assert facts(tree, same_as=tree_of(w=W)) == [("same_as", "w", "not read: not initialised")]
+
+
+def test_same_as():
+    other = tree_of(
+        {"same": W, "dtype": W.astype(np.float64), "shape": W.T, "value": -W, "theirs": W}, source="other.pt"
+    )
+    mine = tree_of({"value": W, "mine": W, "shape": W, "dtype": W, "same": W})
+    assert facts(mine, same_as=other) == [
+        ("same_as", "value", "other values than in other.pt"),
+        ("same_as", "mine", "not in other.pt"),
+        ("same_as", "shape", "float32 [2, 3], and float32 [3, 2] in other.pt"),
+        ("same_as", "dtype", "float32 [2, 3], and float64 [2, 3] in other.pt"),
+        ("same_as", "theirs", "only in other.pt"),
+    ]
+    assert facts(mine, same_as=other, select="same") == []
+    assert facts(mine, same_as=mine) == []
+
+
+def test_same_as_says_where_in_a_large_one(monkeypatch):
+    monkeypatch.setattr(hashing, "CHUNK", 8)
+    assert facts(with_value(5.0), same_as=with_value(6.0)) == [
+        ("same_as", "w", "other values than in memory, the first between byte 16 and byte 24 of its values")
+    ]
+
+
+def test_fingerprint():
+    tree = tree_of(w=W)
+    expected = pt.fingerprint(tree).hash
+    assert pt.check(tree, fingerprint=True).fingerprint.hash == expected
+    assert facts(tree, fingerprint=expected.upper()) == []
+    assert facts(tree, fingerprint="0" * 64) == [("fingerprint", None, f"it is {expected}, not {'0' * 64}")]
+
+
+def test_the_rules_that_were_given_are_told():
+    found = pt.check(tree_of(w=W), no_nan=True, expect=6)
+    assert (found.passed, found.rules, found.tensors) == (True, ("no_nan", "expect"), 1)
+    assert found.fingerprint is None
+
+
+@pytest.mark.parametrize(
+    ("rules", "message"),
+    [
+        ({}, "there is nothing to check"),
+        ({"max_abs": -1.0}, "max_abs is a magnitude, at least 0, not -1.0"),
+        ({"max_abs": float("nan")}, "max_abs is a magnitude"),
+        ({"finite_in": "int8"}, "'int8' is no floating dtype"),
+        ({"finite_in": "float4_e2m1fn"}, "float4_e2m1fn has no infinity"),
+        ({"finite_in": "float8_e8m0fnu"}, "float8_e8m0fnu has no infinity"),
+    ],
+)
+def test_rules_without_meaning(rules, message):
+    with pytest.raises(pt.MismatchError, match=message):
+        pt.check(tree_of(w=W), **rules)
+
+
+def test_nothing_that_fits():
+    with pytest.raises(pt.NoSuchParamError, match="no parameter 'x'"):
+        pt.check(tree_of(w=W), no_nan=True, select="x")
+
+
+def test_a_live_model_and_its_file(tmp_path):
+    torch = pytest.importorskip("torch", reason="the model is one of torch")
+    net = torch.nn.Linear(3, 2)
+    torch.save(net.state_dict(), tmp_path / "m.pt")
+    assert pt.check(net, same_as=tmp_path / "m.pt", no_nan=True, expect=8).passed
+    with torch.no_grad():
+        net.bias[1] = float("nan")
+    found = pt.check(net, same_as=tmp_path / "m.pt", no_nan=True)
+    assert [(failure.rule, failure.name) for failure in found.failures] == [
+        ("no_nan", "bias"), ("same_as", "bias"),
+    ]  # fmt: skip
