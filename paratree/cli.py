@@ -1,6 +1,8 @@
 """The command line: parse, run one verb, render, exit.
 
-Exit codes are those of diff(1): 0 done, 1 nothing found, 2 trouble. stdout is data, stderr is messages.
+Exit codes are those of diff(1): 0 done, same, passed; 1 nothing found, different, failed; 2 trouble. stdout
+is data, stderr is messages.
+
 Only what a command needs is imported: ``show`` into a pipe takes but a few times the start of Python itself.
 """
 
@@ -40,15 +42,16 @@ What is in a checkpoint file: without its framework, without running its code.
   paratree show model.keras --select '**.attn.**'  a part of it
   paratree get  model.pt encoder.0.weight          values; -o w.npy saves them
   paratree ties model.pt                           names that are one parameter
-  paratree stats model.safetensors                 is anything wrong with the values?
-  paratree diff base.safetensors tuned.pt          what has changed, value by value
+  paratree stats model.safetensors                 do the values look right?
+  paratree diff base.safetensors tuned.pt          what has changed, by value
+  paratree check model.pt --no-nan --no-inf        exit code 1 if not: for CI
   paratree formats                                 files that can be read
   paratree show package.models:build               a live model your code makes
 """
 _SOURCE = "a checkpoint file, a folder of one, or MODULE:CALLABLE, code of yours that makes a live model"
 _EPILOG = """\
 'paratree COMMAND --help' tells more.
-Exit codes: 0 done, 1 nothing found, 2 trouble.
+Exit codes: 0 done, same, passed; 1 nothing found, different, failed; 2 trouble.
 """
 
 
@@ -59,7 +62,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the arguments after the program's name; those of the process by default.
 
     Returns:
-        0 done, 1 nothing found, 2 trouble, 130 interrupted, 141 the reader of stdout has gone.
+        0 done, same, passed; 1 nothing found, different, failed; 2 trouble; 130 interrupted; 141 the
+        reader of stdout has gone.
     """
     if argv is None:  # the process ends soon: looking for garbage took a fifth of listing 10,000 tensors
         gc.disable()

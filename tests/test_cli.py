@@ -150,7 +150,7 @@ def test_a_selection_of_nothing_is_1(options, message, file):
         (["get", "FILE", "steps", "--dtype", "float31"], "'float31' is no dtype; there are: bool"),
         (["shwo", "FILE"], "no command 'shwo'; did you mean 'show'?"),
         (["FILE"], "; did you mean 'paratree show "),
-        (["frobnicate"], "no command 'frobnicate'; the commands are show, get, ties, formats"),
+        (["frobnicate"], f"no command 'frobnicate'; the commands are {', '.join(cli._COMMANDS)}\n"),
         (["show", "nowhere.pt"], "nowhere.pt: no such file or folder; paratree opens local paths and never"),
         (["show", "/"], "/: no checkpoint in this folder; name a file"),
         (["--print-completion", "fish"], "argument --print-completion: invalid choice: 'fish'"),
@@ -300,8 +300,9 @@ def test_help_opens_with_sample_commands():
     assert done.returncode == 0
     assert done.stdout.index("paratree show model.safetensors") < done.stdout.index("options:")
     assert max(map(len, done.stdout.splitlines())) <= 80
-    assert all(f"    {name} " in done.stdout for name in ("show", "get", "ties", "formats"))
-    for name in ("show", "get", "ties", "formats"):
+    assert {"show", "get", "ties", "formats", "check", "spectrum"} <= set(cli._COMMANDS)
+    for name in cli._COMMANDS:
+        assert f"    {name} " in done.stdout
         assert run(name, "--help").stdout.startswith(f"usage: paratree {name} ")
     bare = run()
     assert (bare.returncode, bare.stdout, bare.stderr) == (2, "", done.stdout)
