@@ -69,7 +69,6 @@ def open(file: LocalFile) -> ParamTree:
     Raises:
         CorruptFileError: the file is damaged, or its parts contradict each other.
         UnsafeFileError: the file leads out of itself, or claims far more than it stores.
-        MissingPackageError: h5py is not installed.
     """
     if is_index(file, SHARD):
         root, shards = read_shards(file, _wanted)

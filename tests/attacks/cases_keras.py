@@ -14,7 +14,6 @@ from h5py import h5d, h5p, h5s, h5t
 from tests.attacks.harness import Case, Sweep
 from tests.attacks.makers import NUMBERS, member, zipped
 
-LIBRARIES = ("numpy", "ml_dtypes", "h5py", "paratree.verbs.get")  # what listing imports anyway
 _ADDRESS = struct.Struct("<Q")
 _CONFIG = {
     "module": "keras",
@@ -274,8 +273,8 @@ def _meeting(level: int) -> bytes:
     return data[: first + 16] + data[first : first + 8] + data[first + 24 :]
 
 
-def _circle() -> bytes:
-    """Return a file in which the free places of a heap of names lead to themselves."""
+def free_circle() -> bytes:
+    """Return a file in which the free places of a heap of names lead to themselves; HDF5 goes round for ever."""
     heap = LEGACY.index(b"HEAP")
     free, place = _ADDRESS.unpack_from(LEGACY, heap + 16)[0], _ADDRESS.unpack_from(LEGACY, heap + 24)[0]
     return LEGACY[: place + free] + _ADDRESS.pack(free) + LEGACY[place + free + 8 :]
@@ -405,8 +404,7 @@ CASES = [
     _case("text-not-in-a-heap", _patch(LEGACY, b"GCOL", b"COLD"), LEGACY),
     _case("tree-branches-meet", _meeting(1), later(_many)),
     _case("tree-leaves-meet", _meeting(0), later(_many)),
-    _case("chunk-branches-meet", _chunk_tree, later(_many)),
-    _case("free-places-in-a-circle", _circle(), LEGACY),
+    _case("chunk-branches-meet", _chunk_tree, later(_many), "w"),
     *(_case(f"text-at-{label}", _text_reference(_FIRST, _FIRST[:4] + _ADDRESS.pack(n)), LEGACY) for label, n in NUMBERS.items() if n < (1 << 63)),
     _case("config-not-json", later(lambda f: legacy(f, config='{"a": nonsense}')), LEGACY),
     _case("config-key-twice", later(lambda f: legacy(f, config='{"a": 1, "a": 2}')), LEGACY),

@@ -6,6 +6,8 @@ import io
 import json
 import os
 import random
+import subprocess
+import sys
 import zipfile
 
 import h5py
@@ -446,11 +448,16 @@ def test_a_closed_tree_reads_no_more(tmp_path):
         _ = tree["first.kernel"].value
 
 
-def test_without_h5py_the_error_says_what_to_install(tmp_path, monkeypatch):
-    path = write(tmp_path / "m.h5", keras3)
-    monkeypatch.setitem(__import__("sys").modules, "h5py", None)
-    with pytest.raises(pt.MissingPackageError, match="pip install h5py"):
-        pt.open(path)
+@pytest.mark.parametrize("options", [{}, {"libver": "latest"}], ids=["old", "new"])
+def test_neither_numpy_nor_h5py_is_imported_to_list_a_file(options, tmp_path):
+    path = write(tmp_path / "m.weights.h5", keras3, **options)
+    code = (
+        "import sys, paratree as pt; from paratree.cli import main; main(['show', sys.argv[1]]); "
+        "heavy = {'numpy', 'h5py', 'ml_dtypes'}; assert not heavy & set(sys.modules), sys.modules; "
+        "print(pt.open(sys.argv[1])['first.bias'].value.tolist(), 'h5py' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, check=False)
+    assert done.stdout.splitlines()[-1:] == ["[7.0, 8.0, 9.0] False"], done.stderr
 
 
 def test_a_folder_that_keras_saved_unzipped(tmp_path):
