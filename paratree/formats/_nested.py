@@ -1,10 +1,14 @@
 """Walk what a pickle holds: name its arrays by their path, keep its plain values, show what stays opaque.
 
 Whole modules are walked through ``_parameters``, ``_buffers`` and ``_modules`` of their state, whatever
-their class; an optimizer is known by its ``state`` and ``param_groups``.
+their class; an optimizer is known by its ``state`` and ``param_groups``. What such a walk passes by (private
+attributes, arguments, keys) is walked when all else is named: only an array that has no name yet gets one
+there, so no array of a pickle is missing, and none has a second name from a cache of its owner.
 """
 
 from __future__ import annotations
+
+from collections import deque
 
 from paratree.core.errors import CorruptFileError, printable
 from paratree.core.names import BUFFER, OTHER, PARAMETER, STATE
@@ -13,12 +17,13 @@ from paratree.files.pickled import Global, Opaque
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Hashable, Iterable
     from typing import Any
 
     from paratree.files.local import Source
 
 DEEPEST = 128
+_MOST_OPEN = 2 * DEEPEST  # containers in each other; an object whose state is an object adds none to the path
 _SPARE_VISITS = 100_000  # more than a pickle's bytes can justify: the same list met again and again
 
 _STATE_KEYS = frozenset({
@@ -32,16 +37,21 @@ MODEL_KEYS = frozenset({
     "model", "state_dict", "model_state", "model_state_dict", "module", "net", "network", "weights", "params",
 })  # fmt: skip
 _RANDOM = ("rng_state", "rng_states", "random_state", "rng", "_rng")  # ends of the keys of generators' states
+SCRIPT_OBJECT = ("torch", "ScriptObject")  # as the packed weights of a quantised layer
+_OF_MODULE = frozenset({"_parameters", "_buffers", "_modules"})
+_CONTAINERS = (dict, list, tuple, set, frozenset, Opaque)
 _ATTRIBUTES = (("argparse", "Namespace"), ("types", "SimpleNamespace"))  # opaque, but plainly a set of values
 
 
 class Entry:
     """One array found: its path, what the reader made of it, and where it stood."""
 
-    __slots__ = ("found", "kind", "owner", "path")
+    __slots__ = ("found", "kind", "owner", "path", "place")
 
-    def __init__(self, path: tuple[str, ...], found: Any, kind: str | None, owner: Global | None) -> None:
-        self.path, self.found, self.kind, self.owner = path, found, kind, owner
+    def __init__(
+        self, path: tuple[str, ...], found: Any, kind: str | None, owner: Global | None, place: int
+    ) -> None:
+        self.path, self.found, self.kind, self.owner, self.place = path, found, kind, owner, place
 
 
 class _Nothing:
@@ -57,6 +67,8 @@ class Nested:
     Args:
         source: where they were read from, for messages.
         is_array: tells whether a value is an array; those become entries.
+        identity: returns what is equal for two values that are one array.
+        attached: returns the attributes of an array, which may hold others.
         plain: returns the plain value that an opaque object stands for, or the object itself.
         budget: how many values the containers may hold, those met again counted again.
         declared: class of a TorchScript module -> attribute -> kind.
@@ -67,44 +79,66 @@ class Nested:
         self,
         source: Source,
         is_array: Callable[[Any], bool],
+        identity: Callable[[Any], Hashable],
+        attached: Callable[[Any], Any],
         plain: Callable[[Opaque], Any],
         budget: int,
         declared: dict[str, dict[str, str]],
         in_unbuilt: str | None = OTHER,
     ) -> None:
-        self.source, self._is_array, self._plain, self.declared = source, is_array, plain, declared
+        self.source, self._is_array, self._plain = source, is_array, plain
+        self._identity, self._attached = identity, attached
+        self.declared = declared
         self._in_unbuilt = in_unbuilt
         self._left = budget + _SPARE_VISITS
         self._open: set[int] = set()  # containers that the walk is inside of; they are alive
+        self._seen: set[int] = set()  # containers that it was inside of; the root keeps them alive
+        self._passed_by: deque[tuple[int, Any, tuple[str, ...], str | None]] = deque()
+        self._place: int | None = None  # of what was passed by and is walked now, among the entries
+        self._named: set[Hashable] = set()
         self.entries: list[Entry] = []
         self.unbuilt: dict[str, int] = {}  # class left opaque -> how often
 
     def walk(self, root: Any) -> dict[str, Any]:
         """Fill the entries from ``root`` and return its plain values, keyed as the arrays are named."""
         meta = self._visit(root, (), None, None)
+        self._walk_passed_by()
         if isinstance(meta, dict):
             return meta
         return {} if meta is _NOTHING or meta is None else {"value": meta}
 
+    def _pass_by(self, value: Any, path: tuple[str, ...], kind: str | None) -> None:
+        """Keep for later what may hold arrays."""
+        if self._is_array(value) or isinstance(value, _CONTAINERS):
+            place = len(self.entries) if self._place is None else self._place
+            self._passed_by.append((place, value, path, kind))
+
+    def _walk_passed_by(self) -> None:
+        self._named = {self._identity(entry.found) for entry in self.entries}
+        while self._passed_by:
+            self._place, value, path, kind = self._passed_by.popleft()
+            self._visit(value, path, kind, None)
+        self.entries.sort(key=lambda entry: entry.place)
+
     def _visit(self, value: Any, path: tuple[str, ...], kind: str | None, owner: Global | None) -> Any:
         self._left -= 1
-        if self._left < 0 or len(path) > DEEPEST:
-            what = (
-                f"over {DEEPEST} levels deep"
-                if len(path) > DEEPEST
-                else "of more values than its bytes can hold"
-            )
+        if self._left < 0 or len(path) > DEEPEST or len(self._open) > _MOST_OPEN:
+            levels = f"over {DEEPEST} levels deep"
+            what = "of more values than its bytes can hold" if self._left < 0 else levels
             raise CorruptFileError(
                 self.source.path, f"the pickle is nested {what}", member=self.source.member
             )
         if self._is_array(value):
-            self.entries.append(Entry(path, value, kind, owner))
+            self._enter(value, path, kind, owner)
             return _NOTHING
-        if not isinstance(value, dict | list | tuple | set | frozenset | Opaque):
+        if not isinstance(value, _CONTAINERS):
             return _shown(value) if isinstance(value, Global | Window) else value
         if id(value) in self._open:
             return "<a cycle>"
+        if self._place is not None and id(value) in self._seen:
+            return _NOTHING
         self._open.add(id(value))
+        self._seen.add(id(value))
         try:
             if isinstance(value, Opaque):
                 return self._opaque(value, path, kind)
@@ -115,6 +149,16 @@ class Nested:
             return _NOTHING if items and not kept else kept
         finally:
             self._open.discard(id(value))
+
+    def _enter(self, found: Any, path: tuple[str, ...], kind: str | None, owner: Global | None) -> None:
+        place = len(self.entries) + 1  # after what was passed by before it
+        if self._place is not None:
+            if (identity := self._identity(found)) in self._named:
+                return
+            self._named.add(identity)
+            place = self._place
+        self.entries.append(Entry(path, found, kind, owner, place))
+        self._pass_by(self._attached(found), path, kind or OTHER)
 
     def _items(
         self, items: Iterable[tuple[str, Any]], path: tuple[str, ...], kind: str | None
@@ -133,6 +177,8 @@ class Nested:
         kept = {}
         for i, (key, item) in enumerate(value.items()):
             name = _key_name(key, i)
+            if not isinstance(key, str):
+                self._pass_by(key, (*path, name), kind or OTHER)
             below = kind or kind_below(name, beside_model)
             if below is None and beside_model and self._is_array(item):
                 below = OTHER  # a loss curve beside the model, say
@@ -146,20 +192,30 @@ class Nested:
         if {"_parameters", "_modules"} <= state.keys():
             return self._module(value, state, path, kind)
         if value.target.module.startswith("__torch__"):
+            self._pass_by_parts(value, path, kind or OTHER, but="state" if state else "")
             return self._script(value.target, state, path, kind)
         if (plain := self._plain(value)) is not value:
-            return plain
+            return self._visit(plain, path, kind, None)
+        inner = kind or self._in_unbuilt
         if (value.target.module, value.target.name) in _ATTRIBUTES:
+            self._pass_by_parts(value, path, inner, but="state")
             return self._dict(state, path, kind)
         if value.pairs:
+            self._pass_by_parts(value, path, inner, but="pairs")
             return self._dict(dict(_named(value.pairs)), path, kind)
         self.unbuilt[repr(value.target)] = self.unbuilt.get(repr(value.target), 0) + 1
         if {"state", "param_groups"} <= state.keys():
+            self._pass_by_parts(value, path, STATE, but="state")
             return self._dict(state, path, STATE)
-        for part in (value.state, list(value.entries), value.args):
-            if isinstance(part, dict | list | tuple):
-                self._visit(part, path, kind or self._in_unbuilt, None)
+        for part in (value.state, value.entries, value.args):
+            self._visit(part, path, inner, None)
         return value
+
+    def _pass_by_parts(self, value: Opaque, path: tuple[str, ...], kind: str | None, *, but: str) -> None:
+        """Keep for later what an object was made of, but for the part that is walked now."""
+        for name in ("state", "pairs", "entries", "args"):
+            if name != but:
+                self._pass_by(getattr(value, name), path, kind)
 
     def _script(self, target: Global, state: dict[Any, Any], path: tuple[str, ...], kind: str | None) -> Any:
         """Walk a TorchScript module: its class says in code which attributes are parameters and buffers."""
@@ -182,12 +238,14 @@ class Nested:
                 if tensor is not None:
                     self._visit(tensor, (*path, name), kind or own, value.target)
         self._items(_named(state["_modules"] or {}), path, kind)
-        public = (
-            (n, v) for n, v in _named(state) if not n.startswith("_") and isinstance(v, dict | list | tuple)
-        )
-        loose = ((n, v) for n, v in _named(state) if not n.startswith("_") and self._is_array(v))
-        for found in (public, loose):
-            self._items(found, path, kind or OTHER)
+        rest = [(n, v) for n, v in _named(state) if n not in _OF_MODULE]
+        public = [(n, v) for n, v in rest if not n.startswith("_")]
+        self._items([(n, v) for n, v in public if isinstance(v, dict | list | tuple)], path, kind or OTHER)
+        self._items([(n, v) for n, v in public if self._is_array(v)], path, kind or OTHER)
+        for name, item in rest:  # those of above are seen, or have a name
+            packed = isinstance(item, Opaque) and (item.target.module, item.target.name) == SCRIPT_OBJECT
+            self._pass_by(item, (*path, name), kind if packed else kind or OTHER)
+        self._pass_by_parts(value, path, kind or OTHER, but="state")
         return _NOTHING
 
 

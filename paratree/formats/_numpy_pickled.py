@@ -35,6 +35,8 @@ _ARRAYS = frozenset({
     ("joblib.numpy_pickle", "NumpyArrayWrapper"),
     ("sklearn.externals.joblib.numpy_pickle", "NumpyArrayWrapper"),
 })  # fmt: skip
+_MASKED = frozenset({("numpy.ma.core", "_mareconstruct"), ("numpy.ma", "_mareconstruct")})
+_DTYPE = Global("numpy", "dtype")
 _WRAPPER = "NumpyArrayWrapper"
 _LONGEST_WIDTH = 9  # digits of the bytes a value
 _REFUSALS = {  # letter of a dtype's code -> word for the dtype, and why it is not read
@@ -177,8 +179,10 @@ def _no_persistent(pid: Any) -> Any:
 
 
 def plain_value(value: Opaque) -> Any:
-    """Return the plain value of a NumPy scalar or dtype, or the opaque object itself."""
+    """Return what a NumPy scalar, dtype or masked array comes down to, or the opaque object itself."""
     target = value.target
+    if (target.module, target.name) in _MASKED:
+        return _masked(value)
     if target.module == "numpy" and target.name == "dtype" and value.args:
         return f"dtype({value.args[0]})"
     if target.module in _MULTIARRAY and target.name == "scalar":
@@ -187,6 +191,26 @@ def plain_value(value: Opaque) -> Any:
                 data = raw if isinstance(raw, bytes) else raw.encode("latin-1", "replace")
                 return _scalar(_code(dtype), data, value)
     return value
+
+
+def _masked(value: Opaque) -> Any:
+    """Return data and mask of a masked array as arrays; made once, so that each is tied with itself."""
+    match value.state:
+        case (version, shape, Opaque() as dtype, fortran, raw, mask, *fill) if len(fill) < 2:
+            of_mask = dtype if _code(dtype)[1:2] == "V" else Opaque(_DTYPE, ("b1",))  # a flag for each field
+            value.state = {
+                "data": _array((version, shape, dtype, fortran, raw)),
+                "mask": _array((version, shape, of_mask, fortran, mask)),
+            }
+            if fill and fill[0] is not None:
+                value.state["fill_value"] = fill[0]
+    return value.state if isinstance(value.state, dict) else value
+
+
+def _array(state: tuple[Any, ...]) -> Opaque:
+    made = Opaque(Global(_MULTIARRAY[1], "_reconstruct"))
+    made.state = state
+    return made
 
 
 def _scalar(code: str, raw: bytes, otherwise: Opaque) -> Any:

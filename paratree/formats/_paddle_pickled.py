@@ -48,7 +48,8 @@ def open_pickled(file: LocalFile, format: str) -> ParamTree:
     tables = {}
     if isinstance(root, dict):
         tables = {key: root.pop(key) for key in (NAMES, _PIECES) if isinstance(root.get(key), dict)}
-    nested = Nested(file, _is_array, plain_value, min(file.size, _MOST_VALUES), {}, None)
+    budget = min(file.size, _MOST_VALUES)
+    nested = Nested(file, _is_array, id, lambda found: None, plain_value, budget, {}, None)
     meta = nested.walk(root)
     reader = _Reader(file, tables.get(NAMES, {}))
     for entry in nested.entries:

@@ -10,13 +10,13 @@ from paratree.core.names import OTHER, PARAMETER, join, kind_of
 from paratree.core.tree import Origin, Param, ParamTree
 from paratree.files.pickled import Global, Opaque
 from paratree.formats._mxnet_pickled import is_mxnet_array, mxnet_array
-from paratree.formats._nested import Entry, Nested
+from paratree.formats._nested import SCRIPT_OBJECT, Entry, Nested
 from paratree.formats._numpy_pickled import is_numpy_array, numpy_array, plain_value
 from paratree.formats._torch_tensors import StorageRecord, TensorRecord, array_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Hashable
     from typing import Any
 
     from paratree.core.array import LazyArray
@@ -70,7 +70,9 @@ class PickledTree:
         Returns:
             The plain values of the pickle.
         """
-        nested = Nested(source, _is_array, plain_value, budget, self.declared, self.in_unbuilt)
+        nested = Nested(
+            source, _is_array, _identity, _attached, _plain, budget, self.declared, self.in_unbuilt
+        )
         meta = nested.walk(root)
         for name, times in nested.unbuilt.items():
             self.unbuilt[name] = self.unbuilt.get(name, 0) + times
@@ -146,6 +148,28 @@ def _layout(owner: Global, name: str, ndim: int) -> str | None:
 
 def _is_array(value: Any) -> bool:
     return isinstance(value, TensorRecord | StorageRecord) or is_numpy_array(value) or is_mxnet_array(value)
+
+
+def _identity(value: Any) -> Hashable:
+    """Return what is equal for one array: the values of a storage in one order, or the very object."""
+    if isinstance(value, TensorRecord) and value.storage is not None:
+        numbers = (value.storage.first, value.offset, *value.shape, *value.strides)
+        if all(type(number) is int for number in numbers):
+            return (value.storage.key, value.dtype, len(value.shape), numbers)
+    return id(value)
+
+
+def _attached(value: Any) -> Any:
+    return value.attributes if isinstance(value, TensorRecord) else None
+
+
+def _plain(value: Opaque) -> Any:
+    """Return what an opaque object holds if that is all there is to it, or the object itself."""
+    if (value.target.module, value.target.name) == SCRIPT_OBJECT:
+        match value.state:
+            case (held, str()):  # and the name of its class
+                return held
+    return plain_value(value)
 
 
 def _stem(path: str) -> str:

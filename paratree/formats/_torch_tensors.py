@@ -49,8 +49,8 @@ class TensorRecord:
     """A tensor as a pickle describes it: where it begins in which storage, shape and strides in values."""
 
     __slots__ = (
-        "conjugate", "dtype", "negative", "offset", "parameter", "problem", "shape", "storage", "strides",
-        "trainable",
+        "attributes", "conjugate", "dtype", "negative", "offset", "parameter", "problem", "shape", "storage",
+        "strides", "trainable",
     )  # fmt: skip
 
     def __init__(
@@ -66,6 +66,7 @@ class TensorRecord:
         self.conjugate = self.negative = self.parameter = False
         self.trainable: bool | None = None
         self.problem: str | None = None
+        self.attributes: Any = None  # what Python code has set on the tensor
 
 
 def width(dtype: str) -> int:
@@ -121,11 +122,14 @@ def _apply_bits(record: TensorRecord, metadata: Any) -> None:
 
 
 def _parameter(args: tuple[Any, ...]) -> Any:
-    data, trainable, *_ = args
+    data, trainable, *more = args
     if isinstance(data, TensorRecord):
         again = TensorRecord(data.storage, data.offset, data.shape, data.strides, data.dtype)
         again.conjugate, again.negative, again.problem = data.conjugate, data.negative, data.problem
         again.parameter, again.trainable = True, bool(trainable)
+        again.attributes = data.attributes
+        for state in more[1:]:  # after the hooks
+            _attach(again, state)
         return again
     return data
 
@@ -133,6 +137,9 @@ def _parameter(args: tuple[Any, ...]) -> Any:
 def _quantized(args: tuple[Any, ...]) -> TensorRecord:
     record = _tensor(args[:4])
     record.problem = f"quantised ({record.dtype}): NumPy has no such dtype; dequantise it in torch"
+    match args[4]:
+        case (_, scales, zero_points, _):  # one for each channel
+            record.attributes = {"scales": scales, "zero_points": zero_points}
     return record
 
 
@@ -153,12 +160,18 @@ def _without_storage(args: tuple[Any, ...]) -> TensorRecord:
 
 
 def _subclass(args: tuple[Any, ...]) -> Any:
-    function, _type, inner, *_ = args
-    return (
-        interpret(function, inner)
-        if isinstance(function, Global) and isinstance(inner, tuple)
-        else NotImplemented
-    )
+    function, _type, inner, *state = args
+    if not isinstance(function, Global) or not isinstance(inner, tuple):
+        return NotImplemented
+    found = interpret(function, inner)
+    if isinstance(found, TensorRecord):
+        for attributes in state:
+            _attach(found, attributes)
+    return found
+
+
+def _attach(record: TensorRecord, attributes: Any) -> None:
+    record.attributes = attributes if record.attributes is None else [record.attributes, attributes]
 
 
 _REBUILD: dict[str, Callable[[tuple[Any, ...]], Any]] = {

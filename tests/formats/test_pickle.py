@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import pickle
 import struct
+import sys
 from pathlib import Path
 
 import ml_dtypes
@@ -224,3 +225,75 @@ def test_any_dictionary_of_arrays(tmp_path, values, protocol):
     assert len(tree) == len(values)
     for param, expected in zip(tree.values(), values.values(), strict=True):
         same(param, expected)
+
+
+class Held:
+    """Pickled as whatever state it is given."""
+
+    def __init__(self, state):
+        self.state = state
+
+    def __reduce_ex__(self, protocol):
+        return Held, (), self.state
+
+
+class Nest(dict):
+    """A dictionary with attributes."""
+
+
+@PROTOCOLS
+@pytest.mark.parametrize(
+    ("state", "names"),
+    [
+        (np.arange(3.0), ["w"]),
+        (Held(np.arange(3.0)), ["w"]),
+        ([Held((np.arange(3.0), {"b": np.ones(2)}))], ["w.0.0", "w.0.1.b"]),
+        ({("a", 1): Held(np.ones(2))}, ["w.('a', 1)"]),
+    ],
+)
+def test_arrays_that_are_the_state_of_objects(tmp_path, protocol, state, names):
+    tree = opened(tmp_path, pickle.dumps({"w": Held(state), "v": np.ones(1)}, protocol))
+    assert list(tree) == [*names, "v"]
+    assert tree["v"].value == [1]
+
+
+@PROTOCOLS
+def test_attributes_of_a_subclass_of_dict(tmp_path, protocol):
+    nest = Nest(a=np.ones(2))
+    nest.extra = [np.zeros(3)]
+    tree = opened(tmp_path, pickle.dumps({"n": nest, "z": np.ones(1)}, protocol))
+    assert {"n.a", "n.extra.0", "z"} == set(tree)
+
+
+@PROTOCOLS
+def test_masked_arrays_are_data_and_mask(tmp_path, protocol):
+    masked = np.ma.array([[1.5, 2, 3], [4, 5, 6]], mask=[[0, 1, 0], [1, 0, 0]], order="F")
+    tree = opened(
+        tmp_path, pickle.dumps({"m": masked, "again": masked, "plain": np.ma.array([1, 2])}, protocol)
+    )
+    np.testing.assert_array_equal(tree["m.data"].value, masked.data)
+    np.testing.assert_array_equal(tree["m.mask"].value, masked.mask)
+    assert tree.ties == (("m.data", "again.data"), ("m.mask", "again.mask"))
+    np.testing.assert_array_equal(tree["plain.mask"].value, [False, False])
+
+
+def test_masked_records_and_texts_are_listed(tmp_path):
+    records = np.ma.array(np.zeros(2, [("a", "f4"), ("b", "i8")]), mask=[(0, 1), (1, 1)])
+    tree = opened(tmp_path, pickle.dumps({"r": records, "t": np.ma.array(["a", "bc"])}))
+    refused = [name for name in tree if tree[name].array.problem]
+    assert refused == ["r.data", "r.mask", "r.fill_value", "t.data"]
+    np.testing.assert_array_equal(tree["t.mask"].value, [False, False])
+
+
+def test_objects_in_objects_without_end(tmp_path):
+    held = Held(np.ones(1))
+    for _ in range(300):
+        held = Held(held)
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(10_000)
+    try:
+        content = pickle.dumps({"w": held})
+    finally:
+        sys.setrecursionlimit(limit)
+    with pytest.raises(pt.CorruptFileError, match="128 levels deep"):
+        opened(tmp_path, content)

@@ -516,3 +516,48 @@ def test_text_inside_a_pickle_is_no_parameter(torch, tmp_path):
     assert (tree.size, tree["names"].kind, tree["names"].dtype) == (2, "other", "text")
     with pytest.raises(pt.UnreadableError, match="text"):
         _ = tree["names"].value
+
+
+def test_a_quantised_module_lists_its_packed_weights(torch, tmp_path):
+    net = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.ReLU(), torch.nn.Linear(3, 2, bias=False))
+    quantised = torch.ao.quantization.quantize_dynamic(net, {torch.nn.Linear}, dtype=torch.qint8)
+    torch.save(quantised, tmp_path / "whole.pt")
+    torch.save(quantised.state_dict(), tmp_path / "state.pt")
+    whole, state = pt.open(tmp_path / "whole.pt"), pt.open(tmp_path / "state.pt")
+    assert list(whole) == [name for name in state if "_packed_params." in name and ".dtype" not in name]
+    assert [param.dtype for param in whole.values()] == ["qint8", "float32", "qint8"]
+    assert [param.kind for param in whole.values()] == ["parameter"] * 3
+    np.testing.assert_array_equal(whole["0._packed_params._packed_params.1"].value, net[0].bias.detach())
+
+
+def test_every_tensor_of_a_module_is_listed_once(torch, tmp_path):
+    net = torch.nn.Sequential(torch.nn.LSTM(3, 4), torch.nn.Linear(4, 2))  # _flat_weights repeat the weights
+    net[1]._cache = torch.ones(5)
+    net[1]._root = [net]  # a way back, in every layer of some models
+    net[0].helper = torch.nn.modules.container.ParameterDict({"p": torch.ones(2)})
+    net[1]._pairs = {torch.ones(3): "a key"}
+    net[1].scale = Scale(torch.arange(2.0))
+    torch.save(net, tmp_path / "net.pt")
+    tree = pt.open(tmp_path / "net.pt")
+    own = list(net.state_dict())
+    assert [name for name in tree if name in own] == own
+    assert tree.keys() - set(own) == {"1.scale.by", "1._cache", "1._pairs.0"}
+    assert tree["1._cache"].kind == "other"
+    np.testing.assert_array_equal(tree["1._pairs.0"].value, np.ones(3))
+
+
+class Scale:
+    """No module, and it holds a tensor."""
+
+    def __init__(self, by):
+        self.by = by
+
+
+def test_attributes_of_tensors(torch, tmp_path):
+    weight = torch.nn.Parameter(torch.ones(2, 2))
+    weight.state = {"absmax": torch.ones(7)}
+    channels = torch.quantize_per_channel(torch.ones(3, 2), torch.ones(3), torch.zeros(3), 0, torch.qint8)
+    torch.save({"w": weight, "q": channels, "n": 1}, tmp_path / "m.pt")
+    tree = pt.open(tmp_path / "m.pt")
+    assert list(tree) == ["w", "w.state.absmax", "q", "q.scales", "q.zero_points"]
+    np.testing.assert_array_equal(tree["q.scales"].value, np.ones(3))
