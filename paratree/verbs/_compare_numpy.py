@@ -6,6 +6,7 @@ bits are compared as they are.
 
 from __future__ import annotations
 
+from fractions import Fraction
 from functools import lru_cache
 from math import fsum, isfinite
 from typing import TYPE_CHECKING, NamedTuple
@@ -24,6 +25,7 @@ _CHUNK = 1 << 14  # values whose float64 copies stay in the cache
 _DOT = 1 << 13  # np.dot of no more values starts no threads of its own
 _LONG = ("int64", "uint64")
 LEAST, _MOST = 1e-260, 1e300  # of a sum of squares that is neither rounded to nothing nor overflows
+_WHOLE = 2.0**53  # below it float64 holds every integer
 
 
 class Tolerance(NamedTuple):
@@ -208,16 +210,34 @@ def _integers(a: Values, b: Values, tolerance: Tolerance) -> Figures:
 
 
 def _numbers_of_python(a: Values, b: Values, tolerance: Tolerance) -> Figures:
-    """Compare integers of 64 bits with floats, or signed with unsigned ones: as Python does, exactly."""
+    """Compare integers of 64 bits with other numbers, where no dtype holds both, as Python does: exactly."""
     x, y = widened(a), widened(b)
-    first, second = a.astype(object), b.astype(object)
     if "c" in x.dtype.kind + y.dtype.kind:
         x, y = x.astype(np.complex128, copy=False), y.astype(np.complex128, copy=False)
-    with np.errstate(all="ignore"):
-        found = _any(a, b, x, y, tolerance)
-        equal = (first == second).astype(bool) | (np.isnan(x) & np.isnan(y))
-    changed = len(a) - int(np.count_nonzero(equal))
-    return found._replace(changed=changed, beyond=found.beyond if any(tolerance) else changed, uncast=changed)
+    found = _any(a, b, x, y, tolerance)
+    finite = np.isfinite(x) & np.isfinite(y)
+    if np.abs(np.where(finite, x, 0)).max(initial=0) < _WHOLE > np.abs(np.where(finite, y, 0)).max(initial=0):
+        return found
+    pairs = list(zip(a.tolist(), b.tolist(), finite.tolist(), strict=True))
+    changes = [_change(first, second) if known else 0.0 for first, second, known in pairs]
+    sizes = np.array(changes)
+    at = int(sizes.argmax())
+    changed = found.changed + sum(map(bool, changes)) - int(np.count_nonzero((x != y) & finite))
+    wild = found.beyond - _beyond(np.where(finite, np.abs(y - x), -1.0), x, tolerance)
+    return found._replace(
+        changed=changed,
+        beyond=wild + _beyond(np.where(finite, sizes, -1.0), x, tolerance) if any(tolerance) else changed,
+        uncast=changed,
+        max_abs=changes[at] if finite.any() else -1,
+        max_at=at if finite.any() else -1,
+        square_change=_scaled_sums(np.zeros(len(sizes)), sizes)[0],
+    )
+
+
+def _change(first: complex, second: complex) -> float:
+    """Return the size of the difference of two numbers of Python, rounded once."""
+    real = Fraction(second.real) - Fraction(first.real)
+    return abs(complex(float(real), second.imag - first.imag))
 
 
 # Dtypes
