@@ -42,6 +42,9 @@ class Failure:
     name: str | None
     fact: str
 
+    def __str__(self) -> str:
+        return f"{printable(self.name or self.rule)}: {printable(self.fact)}"
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Check:
@@ -65,6 +68,11 @@ class Check:
     def passed(self) -> bool:
         """Whether every rule holds."""
         return not self.failures
+
+    def __repr__(self) -> str:
+        number = len(self.failures)
+        words = "passed" if self.passed else f"failed at {number} places, the first: {self.failures[0]}"
+        return f"<Check {printable(self.source)}: {words}>"
 
 
 def check(

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 
 from paratree import engine
-from paratree.core.dtypes import BITS, BLOCKS, nbytes
-from paratree.core.errors import MissingPackageError, UnreadableError
+from paratree.core.dtypes import BITS, BLOCKS, nbytes, numpy_dtype
+from paratree.core.errors import MissingPackageError, UnreadableError, printable
 from paratree.verbs.listing import reason_of
 from paratree.verbs.reading import flat, opened, plan, selected
 
@@ -74,6 +74,11 @@ class Fingerprint:
 
     def __hash__(self) -> int:
         return hash(self.hash)
+
+    def __repr__(self) -> str:
+        words = [self.hash or "no hash of all", f"{len(self.params)} read"]
+        words += [f"{len(self.problems)} not"] if self.problems else []
+        return f"<Fingerprint {printable(self.source)}: {', '.join(words)}>"
 
 
 def fingerprint(
@@ -237,11 +242,10 @@ def _tuple(index: Index) -> tuple[Any, ...]:
 
 def _canonical(values: Values, dtype: str) -> Values:
     """Return the bytes of values, as :func:`fingerprint` defines them."""
-    order = values.dtype.byteorder
-    raw = flat(values).view(np.uint8)
+    raw = flat(values.astype(numpy_dtype(dtype), copy=False)).view(np.uint8)
     if BITS[dtype] < 8:
         return raw & np.uint8((1 << BITS[dtype]) - 1)
-    if (order == ">" or (order in "=|" and sys.byteorder == "big")) and BITS[dtype] > 8:
+    if sys.byteorder == "big" and BITS[dtype] > 8:
         return raw.view(f"u{_COMPLEX.get(dtype, BITS[dtype]) // 8}").byteswap().view(np.uint8)
     return raw
 

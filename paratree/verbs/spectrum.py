@@ -98,6 +98,12 @@ class Spectrum:
             return None
         return self.spectral / float(self.values[-1]) if self.rank == len(self.values) else inf
 
+    def __repr__(self) -> str:
+        how = "exact" if self.is_exact else "approximated"
+        figures = f"spectral norm {self.spectral:.4g}, stable rank {self.stable_rank:.4g}"
+        named = f" {printable(self.name)}" if self.name else ""
+        return f"<Spectrum{named}: {self.rows} × {self.columns}, {len(self.values)} values {how}, {figures}>"
+
 
 def spectrum(param: Param | Any, *, exact_below: int = EXACT_BELOW, seed: int = 0) -> Spectrum:
     """Compute the singular values of a parameter as a matrix: its output axis against all others.
@@ -116,7 +122,7 @@ def spectrum(param: Param | Any, *, exact_below: int = EXACT_BELOW, seed: int = 
         The singular values, and figures of them.
 
     Raises:
-        MismatchError: a value is NaN or infinite, or the array is not of numbers.
+        MismatchError: a value is NaN or infinite, the norm would be, or the array is not of numbers.
         UnreadableError: the parameter has no values to read.
 
     Example:
@@ -130,11 +136,16 @@ def spectrum(param: Param | Any, *, exact_below: int = EXACT_BELOW, seed: int = 
     if scale == 0:
         values = np.zeros(min(matrix.shape))
     elif matrix.size < exact_below or min(matrix.shape) <= _LARGEST + _MORE:
-        values = np.linalg.svd(_wide(matrix) / scale, compute_uv=False) * scale
+        values = np.linalg.svd(_wide(matrix) / scale, compute_uv=False)
     else:
         values, errors = _approximated(matrix, scale, seed)
+    frobenius = _norm(matrix, scale) if scale else 0.0
+    with np.errstate(over="ignore"):
+        values, frobenius = values * scale, float(np.multiply(frobenius, scale))
+        errors = None if errors is None else errors * scale
+    if not np.isfinite(frobenius):
+        raise MismatchError(f"{_called(name)}: its norm is beyond float64; divide the values")
     values.flags.writeable = False
-    frobenius = scale * _norm(matrix, scale) if scale else 0.0
     tail = power_law(2 * np.log(_above_rounding(values, max(matrix.shape))))
     rows, columns = matrix.shape
     return Spectrum(name, array.shape, dtype, rows, columns, row_axis, values, errors, frobenius, tail)
@@ -198,7 +209,7 @@ def _norm(matrix: Values, scale: float) -> float:
 
 
 def _approximated(matrix: Values, scale: float, seed: int) -> tuple[Values, Values]:
-    """Return the largest singular values by subspace iteration, and a bound of the error of each.
+    """Return the largest singular values of ``matrix / scale``, and a bound of the error of each.
 
     With u and v of length 1 and ``A* u = s v``, some singular value of A lies within ``|A v - s u| / √2`` of
     s: the residual of s as an eigenvalue of the Hermitian matrix of A and its adjoint.
@@ -211,7 +222,7 @@ def _approximated(matrix: Values, scale: float, seed: int) -> tuple[Values, Valu
     left, values, right = np.linalg.svd(projected, full_matrices=False)
     left, values, right = (basis @ left)[:, :_LARGEST], values[:_LARGEST], right[:_LARGEST].conj().T
     residuals = np.linalg.norm(_times(matrix, right, scale) - left * values, axis=0) / np.sqrt(2)
-    return values * scale, residuals * scale
+    return values, residuals
 
 
 def _orthonormal(columns: Values) -> Values:

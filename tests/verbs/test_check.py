@@ -183,6 +183,12 @@ def test_the_rules_that_were_given_are_told():
     found = pt.check(tree_of(w=W), no_nan=True, expect=6)
     assert (found.passed, found.rules, found.tensors) == (True, ("no_nan", "expect"), 1)
     assert found.fingerprint is None
+    assert repr(found) == "<Check memory: passed>"
+    failed = pt.check(tree_of(w=W), expect=7, max_abs=1)
+    assert repr(failed) == (
+        "<Check memory: failed at 2 places, the first: w: its largest magnitude is 4, above 1>"
+    )
+    assert pt.check(tree_of(), no_nan=True, expect=0, fingerprint=True).passed
 
 
 @pytest.mark.parametrize(

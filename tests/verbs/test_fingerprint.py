@@ -195,6 +195,16 @@ def test_one_bit_changes_one_parameter(described, data):
     assert [n for n in arrays if after.params[n].hash != before.params[n].hash] == [name]
 
 
+@pytest.mark.parametrize("code", ["f2", "f4", "f8", "i2", "u8", "c8", "c16"])
+def test_the_byte_order_in_memory_does_not_count(code):
+    values = random(f"<{code}", 50, seed=6)
+    turned = values.view(np.uint8).view(f">{code}").byteswap().view(f">{code}")
+    held = [Held(values), Held(turned, values.dtype.name)]
+    trees = [ParamTree([Param("w", array)], Origin("memory", "test")) for array in held]
+    assert pt.fingerprint(trees[0]) == pt.fingerprint(trees[1])
+    assert repr(pt.fingerprint(trees[0])).startswith("<Fingerprint memory: ")
+
+
 def test_shape_dtype_and_names_count():
     values = np.zeros(4, np.float32)
     others = [

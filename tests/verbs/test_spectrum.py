@@ -122,6 +122,7 @@ def test_the_rows_are_the_outputs_where_the_layout_tells(layout, rows, row_axis)
     [
         ([[1, 2, np.nan], [np.inf, 0, 0]], "the array: 2 of 6 values are NaN or infinite, the first at "
          "[0, 2]; a spectrum is of finite values"),
+        ([[1e308, 1e308], [1e308, 1e308]], "the array: its norm is beyond float64; divide the values"),
         (["a"], "the array: str32 is not a dtype of numbers"),
         ([None], "the array: object is not a dtype of numbers"),
     ],
