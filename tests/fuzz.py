@@ -37,6 +37,7 @@ _CHECKED = 0x8000  # of _WHERE: checksums are looked at
 _CHECKSUMS = [  # module, and the function in it that the readers call
     ("zlib", "crc32"),
     ("paratree.files.crc32c", "masked"),
+    ("paratree.files.lookup3", "checksum"),
 ]
 _COUNT = struct.Struct("<Q")
 

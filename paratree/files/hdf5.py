@@ -146,6 +146,7 @@ class _Walk:
         self.path: tuple[str, ...] = ()
         self._groups: dict[int, Group] = {}
         self._datasets: dict[int, Dataset] = {}
+        self._types: set[int] = set()  # those that have names; they hold no values
         self._spans: list[tuple[int, int, str]] = []
         self._objects = 0
 
@@ -160,6 +161,8 @@ class _Walk:
         while waiting:
             group, messages = waiting.pop()
             for link in self._links(group, messages):
+                if link.address in self._types:
+                    continue
                 text = _text(link)
                 self.path = (*group.path, text)
                 if (same := self._datasets.get(link.address)) is not None:
@@ -191,7 +194,8 @@ class _Walk:
         if type_ is None:
             raise self.fault("this is no group, no array and no type")
         if space is None:
-            return None  # a type that has a name; it holds no values
+            self._types.add(address)
+            return None
         self._datasets[address] = self._dataset(address, messages, type_of(type_), space_of(space))
         return self._datasets[address]
 

@@ -84,8 +84,8 @@ class PackedArray:
             raw[...] = np.void(self._fill)
         for start, mask, place, size in self._chunks(ranges) if raw.size else ():
             self._copy(raw, ranges, start, self._unpacked(start, mask, self._base + place, size, width))
-        values = raw.reshape(-1).view(np.uint8 if width == 1 else f"u{width // (2 if dtype.kind == 'c' else 1)}")
-        values = (values.byteswap() if self._big_endian else values).view(dtype).reshape(raw.shape)
+        flat = raw.reshape(-1).view(f"u{width // (2 if dtype.kind == 'c' else 1)}")
+        values = (flat.byteswap() if self._big_endian else flat).view(dtype).reshape(raw.shape)
         return values[(*(0 if isinstance(p, int) else slice(None) for p in picks), ...)]
 
     def _chunks(self, ranges: list[range]) -> Iterator[Piece]:

@@ -11,6 +11,7 @@ import h5py
 import numpy as np
 from h5py import h5d, h5p, h5s, h5t
 
+from paratree.files.lookup3 import checksum
 from tests.attacks.harness import Case, Sweep
 from tests.attacks.makers import NUMBERS, member, zipped
 
@@ -288,6 +289,118 @@ def _chunk_tree() -> bytes:
     return data[: first + 32] + data[first : first + 8] + data[first + 40 :]
 
 
+# What each structure of the file says, changed; in the newer form with a checksum that fits again
+
+_SUMMED = {b"FRHP": 142, b"BTHD": 34, b"EAHD": 68, b"FAHD": 24}  # bytes before the checksum
+_NEW = hdf5(lambda file: file.create_group("some name"), libver="latest")
+
+
+def _end_of(data: bytes, start: int) -> int:
+    """Return where the checksum of the structure at ``start`` is."""
+    if data[start : start + 4] in _SUMMED:
+        return start + _SUMMED[data[start : start + 4]]
+    flags = data[start + 5]
+    place = start + 6 + (16 if flags & 0x20 else 0) + (4 if flags & 0x10 else 0)
+    width = 1 << (flags & 3)
+    return place + width + int.from_bytes(data[place : place + width], "little")
+
+
+def _changed(data: bytes, place: int, new: bytes, signature: bytes = b"") -> bytes:
+    """Return a file with other bytes at a place, in a structure whose checksum fits if a signature is given."""
+    data = data[:place] + new + data[place + len(new) :]
+    if not signature:
+        return data
+    start = data.rindex(signature, 0, place)
+    end = _end_of(data, start)
+    return data[:end] + struct.pack("<I", checksum(data[start:end])) + data[end + 4 :]
+
+
+def _flipped(data: bytes, signature: bytes, distance: int = 12) -> bytes:
+    """Return a file with a bit flipped in the first structure of a kind, so that its checksum is wrong."""
+    place = data.index(signature) + distance
+    return data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :]
+
+
+def _symbol(name: bytes) -> int:
+    """Return where the entry of a name is in the table of symbols of the older form."""
+    heap = LEGACY.rindex(b"HEAP", 0, LEGACY.index(name + b"\0"))
+    inside = LEGACY.index(name + b"\0") - _ADDRESS.unpack_from(LEGACY, heap + 24)[0]
+    return LEGACY.index(_ADDRESS.pack(inside), LEGACY.index(b"SNOD"))
+
+
+def _full_heap() -> bytes:
+    """Return a file in which no name in the first heap ends."""
+    heap = GOOD.index(b"HEAP")
+    size, _, place = struct.unpack_from("<3Q", GOOD, heap + 8)
+    return _changed(GOOD, place + 8, b"x" * (size - 8))
+
+
+def _tree_in_itself(kind: bytes, data: bytes) -> bytes:
+    node = data.index(b"TREE" + kind + b"\1")
+    first = node + 24 + (8 if kind == b"\0" else 32)  # after a key
+    return _changed(data, first, _ADDRESS.pack(node))
+
+
+def _chunks(chunk: tuple[int, ...] = (1, 4), libver: str = "earliest", **options) -> bytes:
+    def fill(file) -> None:
+        file.create_dataset("w", data=np.zeros((40, 4), "f4"), chunks=chunk, **options)
+
+    return hdf5(fill, libver=libver)
+
+
+_CHUNKS, _MANY_CHUNKS = _chunks(), _chunks((1, 1))
+_LAYOUT = _CHUNKS.index(b"\3\2\3")  # version, kind, axes and one
+_FILTERED = _chunks(compression="gzip", shuffle=True)
+_ARRAY, _GROWING, _TREE = (
+    _chunks(libver="latest", maxshape=most) for most in ((80, 4), (None, 4), (None, None))
+)
+
+
+def _dense(file) -> None:
+    """Fill a file with so many names that the newer form keeps them in a heap."""
+    for i in range(40):
+        file[f"name{i}"] = np.float32(i)
+
+
+_DENSE = hdf5(_dense, libver="latest")
+_HEAP, _INDEX = _DENSE.index(b"FRHP"), _DENSE.index(b"BTHD")
+
+
+def _named(file) -> None:
+    file["kept"] = np.dtype("f4")
+    file.create_dataset("w", data=[1, 2, 3], dtype=file["kept"])
+
+
+_NAMED = hdf5(_named)
+
+
+def _shared(address: int | None) -> bytes:
+    """Return a file with an array whose type is that of an object elsewhere, or of the array itself."""
+    with h5py.File(io.BytesIO(_NAMED)) as file:
+        kept, own = (h5py.h5o.get_info(file[name].id).addr for name in ("kept", "w"))
+    place = _NAMED.index(_ADDRESS.pack(kept), own)
+    return _changed(_NAMED, place, _ADDRESS.pack(own if address is None else address))
+
+
+def _nested() -> bytes:
+    kind = h5t.IEEE_F32LE
+    for _ in range(900):
+        outer = h5t.create(h5t.COMPOUND, 4)
+        outer.insert(b"a", 0, kind)
+        kind = outer
+    return hdf5(_typed(kind))
+
+
+def _compact(file) -> None:
+    plist = h5p.create(h5p.DATASET_CREATE)
+    plist.set_layout(h5d.COMPACT)
+    h5d.create(file.id, b"w", h5t.IEEE_F32LE, h5s.create_simple((100,)), plist)
+
+
+_COMPACT = hdf5(_compact)
+_ROOT_HEADER = LEGACY.index(b"\1\0", 96)  # of the root, right after the superblock
+
+
 def _collision(file) -> None:
     for path in ("a.b/vars", "a/b/vars"):
         file.create_group(path)["0"] = np.zeros(4, "float32")
@@ -321,6 +434,12 @@ def _continued(length: int) -> bytes:
     """Return the older form with a header that goes on for another length elsewhere."""
     place = LEGACY.index(b"\x10\0\x10\0\0\0\0\0")
     return LEGACY[: place + 16] + _ADDRESS.pack(length) + LEGACY[place + 24 :]
+
+
+def _continued_in_itself() -> bytes:
+    """Return the older form with a header that goes on where it says so."""
+    found = LEGACY.index(b"\x10\0\x10\0\0\0\0\0")
+    return _changed(LEGACY, found + 8, _ADDRESS.pack(found) + _ADDRESS.pack(24))
 
 
 _FIRST_SHARD, _SECOND_SHARD = "m_00000.weights.h5", "m_00001.weights.h5"
@@ -427,6 +546,59 @@ CASES = [
     _case("value-checksummed", later(_packed(bytes([1]) * 20, fletcher32=True)), _DEFLATED, "w"),
     _case("value-claims-far-more", later(_bomb((1 << 29,), chunks=(1024,))), later(_bomb((1 << 10,), chunks=(1024,))), "w"),
     _case("value-huge-chunk", later(lambda f: f.create_dataset("w", (4,), "f4", maxshape=(None,), chunks=(1 << 28,))), _DEFLATED, "w"),
+    _case("tree-in-itself", lambda: _tree_in_itself(b"\0", hdf5(_many)), later(_many)),
+    _case("symbols-claim-more", _changed(GOOD, GOOD.index(b"SNOD") + 6, b"\xff\xff")),
+    _case("symbol-table-of-another-version", _changed(GOOD, GOOD.index(b"SNOD") + 4, b"\2")),
+    _case("name-outside-of-its-heap", _changed(LEGACY, _symbol(b"model_weights"), _ADDRESS.pack(1 << 40)), LEGACY),
+    _case("names-that-do-not-end", _full_heap()),
+    *(_case(f"heap-of-{label}", _changed(GOOD, GOOD.index(b"HEAP") + 8, _ADDRESS.pack(n))) for label, n in NUMBERS.items()),
+    _case("name-with-a-slash", _patch(GOOD, b"dense\0", b"de/se\0"), GOOD),
+    _case("name-of-nothing", _patch(GOOD, b"dense\0", b"\0ense\0"), GOOD),
+    _case("two-links-of-one-name", _patch(_AB, b"b\0\0\0\0\0\0\0", b"a\0\0\0\0\0\0\0"), _AB),
+    _case("root-is-an-array", lambda: _changed(_AB, 64, _ADDRESS.pack(_AB.index(b"\1\0", 800))), _AB),
+    _case("message-longer-than-its-header", _changed(LEGACY, _ROOT_HEADER + 18, b"\xff\xff"), LEGACY),
+    _case("header-goes-on-in-itself", _continued_in_itself(), LEGACY),
+    _case("attribute-claims-more", _changed(LEGACY, LEGACY.index(b"layer_names\0") - 6, b"\xff\xff"), LEGACY),
+    _case("axes-255", lambda: _changed(_CHUNKS, _CHUNKS.index(b"\1\2\1\0\0\0\0\0\x28") + 1, b"\xff"), _CHUNKS),
+    _case("chunks-of-other-axes", _changed(_CHUNKS, _LAYOUT + 2, b"\2"), _CHUNKS),
+    _case("chunks-of-no-length", _changed(_CHUNKS, _LAYOUT + 11, bytes(4)), _CHUNKS),
+    _case("chunks-of-wider-values", _changed(_CHUNKS, _LAYOUT + 19, struct.pack("<I", 8)), _CHUNKS),
+    _case("chunks-beyond-the-file", _changed(_CHUNKS, _LAYOUT + 3, _ADDRESS.pack(1 << 40)), _CHUNKS, "w"),
+    _case("chunk-tree-in-itself", _tree_in_itself(b"\1", _MANY_CHUNKS), _MANY_CHUNKS, "w"),
+    _case("layout-unknown", _changed(_CHUNKS, _LAYOUT, b"\x09"), _CHUNKS),
+    _case("filters-claim-more", _changed(_FILTERED, _FILTERED.index(b"\1\2\0\0\0\0\0\0\2\0") + 1, b"\xff"), _FILTERED),
+    _case("compact-claims-more", _patch(_COMPACT, b"\3\0\x90\1", b"\3\0\x80\1"), _COMPACT),
+    _case("type-of-an-object-nowhere", lambda: _shared(1 << 40), _NAMED),
+    _case("type-of-itself", lambda: _shared(None), _NAMED),
+    _case("value-type-nested-900-deep", _nested, GOOD, "w"),
+    _case("newer-soft-link", later(_linked(h5py.SoftLink("/layers/dense")), libver="latest")),
+    _case("newer-link-into-another-file", later(_linked(h5py.ExternalLink("/etc/passwd", "/")), libver="latest")),
+    _case("newer-soft-link-among-many", later(lambda f: (_dense(f), f.__setitem__("soft", h5py.SoftLink("/name1"))), libver="latest"), _DENSE),
+    _case("newer-superblock-damaged", _flipped(_NEW, b"\x89HDF", 20), _NEW),
+    _case("newer-header-damaged", _flipped(_NEW, b"OHDR"), _NEW),
+    _case("newer-name-claims-more", _changed(_NEW, _NEW.index(b"\x09some name"), b"\xff", b"OHDR"), _NEW),
+    _case("newer-name-with-a-slash", _changed(_NEW, _NEW.index(b"some name") + 5, b"/", b"OHDR"), _NEW),
+    _case("newer-link-of-another-version", _changed(_NEW, _NEW.index(b"\x09some name") - 2, b"\2", b"OHDR"), _NEW),
+    _case("dense-heap-damaged", _flipped(_DENSE, b"FRHP"), _DENSE),
+    _case("dense-block-damaged", _flipped(_DENSE, b"FHDB", 60), _DENSE),
+    _case("dense-tree-damaged", _flipped(_DENSE, b"BTHD"), _DENSE),
+    _case("dense-leaf-damaged", _flipped(_DENSE, b"BTLF"), _DENSE),
+    _case("dense-tree-too-deep", _changed(_DENSE, _INDEX + 12, b"\xff\xff", b"BTHD"), _DENSE),
+    _case("dense-tree-of-no-records", _changed(_DENSE, _INDEX + 10, b"\0\0", b"BTHD"), _DENSE),
+    _case("dense-tree-claims-more", _changed(_DENSE, _INDEX + 24, b"\xff\xff", b"BTHD"), _DENSE),
+    _case("dense-tree-of-another-kind", _changed(_DENSE, _INDEX + 5, b"\x06", b"BTHD"), _DENSE),
+    _case("dense-heap-of-no-columns", _changed(_DENSE, _HEAP + 110, b"\0\0", b"FRHP"), _DENSE),
+    _case("dense-heap-of-huge-blocks", _changed(_DENSE, _HEAP + 112, _ADDRESS.pack(1 << 40) * 2, b"FRHP"), _DENSE),
+    _case("dense-heap-of-more-rows", _changed(_DENSE, _HEAP + 140, b"\xff\xff", b"FRHP"), _DENSE),
+    _case("dense-heap-elsewhere", _changed(_DENSE, _HEAP + 132, _ADDRESS.pack(1 << 40), b"FRHP"), _DENSE),
+    _case("dense-ids-of-another-length", _changed(_DENSE, _HEAP + 5, b"\x09", b"FRHP"), _DENSE),
+    _case("fixed-array-claims-more", _changed(_ARRAY, _ARRAY.index(b"FAHD") + 8, _ADDRESS.pack(1 << 60), b"FAHD"), _ARRAY, "w"),
+    _case("fixed-array-of-odd-elements", _changed(_ARRAY, _ARRAY.index(b"FAHD") + 6, b"\3", b"FAHD"), _ARRAY, "w"),
+    _case("fixed-array-damaged", _flipped(_ARRAY, b"FADB", 20), _ARRAY, "w"),
+    _case("growing-array-of-no-size", _changed(_GROWING, _GROWING.index(b"EAHD") + 9, b"\0", b"EAHD"), _GROWING, "w"),
+    _case("growing-array-of-64-bits", _changed(_GROWING, _GROWING.index(b"EAHD") + 7, b"\xff", b"EAHD"), _GROWING, "w"),
+    _case("growing-array-damaged", _flipped(_GROWING, b"EAIB", 20), _GROWING, "w"),
+    _case("tree-of-chunks-damaged", _flipped(_TREE, b"BTLF", 20), _TREE, "w"),
     _zip("archive-cut", ARCHIVE[:-30]),
     _zip("archive-of-cut-weights", archive(GOOD[:-200])),
     _zip("archive-of-empty-weights", archive(b"")),

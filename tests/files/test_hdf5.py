@@ -335,6 +335,15 @@ def test_texts_of_named_types():
         assert read(made(_named_types, **form), lambda _: True).text("name") == "by a named type"
 
 
+def test_a_type_may_have_many_names():
+    def fill(file) -> None:
+        file["kept"], file["w"] = np.dtype([(f"b{i}", "f4") for i in range(40)]), np.zeros(2)
+        for i in range(200):
+            file[f"n{i}"] = file["kept"]
+
+    assert list(read(made(fill)).children) == ["w"]
+
+
 @pytest.mark.parametrize("form", FORMS)
 def test_hard_links_are_ties_whatever_the_storage(form):
     def fill(file) -> None:
