@@ -1,0 +1,378 @@
+"""Two trees compared: structure, statuses, ties, names, blocks, and what a load really loaded."""
+
+import tracemalloc
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+import paratree as pt
+from paratree.core.array import RefusedArray
+from paratree.core.tree import Origin, Param, ParamTree
+from paratree.verbs import _pairs
+from paratree.verbs._differences import Diff
+from tests.verbs.held import Held, held, tree_of, write
+
+W = np.arange(6, dtype=np.float32).reshape(2, 3)
+B = np.array([1.0, 2.0], np.float32)
+
+
+def changed(values, *places, by=0.5):
+    made = values.copy()
+    for place in places:
+        made[place] += by
+    return made
+
+
+def statuses(found):
+    return {row.name: row.status for row in found}
+
+
+# Structure
+
+
+def test_equal_trees_are_the_same():
+    found = pt.diff(tree_of(w=W, b=B), tree_of(b=B.copy(), w=W.copy()))
+    assert (found.same, found.is_undecided) == (True, False)
+    assert statuses(found) == {"w": "bit-equal", "b": "bit-equal"}
+    assert found.verdict == "All 2 tensors are equal to the last bit."
+
+
+def test_added_removed_and_reshaped():
+    found = pt.diff(tree_of(w=W, gone=B), tree_of(w=W.reshape(3, 2), new=B))
+    assert statuses(found) == {"w": "reshaped", "gone": "removed", "new": "added"}
+    assert [row.shapes for row in found] == [((2, 3), (3, 2)), ((2,), None), (None, (2,))]
+    assert found.verdict == (
+        "1 of 1 tensor differs: w; 1 is only in the second (new); 1 is only in the first (gone)."
+    )
+    assert not found.same
+
+
+def test_a_transpose_is_told():
+    found = pt.diff(tree_of(w=W), tree_of(w=W.T))
+    assert (found.rows[0].status, found.rows[0].transposed) == ("reshaped", (1, 0))
+
+
+def test_a_kernel_of_a_convolution_with_its_axes_elsewhere_is_told():
+    kernel = np.random.default_rng(0).random((3, 4, 5, 6), np.float32)  # height width in out
+    row = pt.diff(tree_of(w=kernel.transpose(3, 2, 0, 1)), tree_of(w=kernel)).rows[0]
+    assert (row.status, row.transposed) == ("reshaped", (3, 2, 0, 1))
+
+
+def test_a_square_matrix_that_is_transposed_is_told():
+    square = np.random.default_rng(0).random((4, 4))
+    row = pt.diff(tree_of(w=square), tree_of(w=square.T)).rows[0]
+    assert (row.status, row.transposed) == ("different", (1, 0))
+
+
+def test_known_layouts_are_compared_axis_by_axis():
+    a = tree_of(held("w", W, layout="out in"))
+    b = tree_of(held("w", changed(W, (1, 2)).T, layout="in out"))
+    row = pt.diff(a, b).rows[0]
+    assert (row.status, row.changed, row.where, row.axes) == ("different", 1, (1, 2), (1, 0))
+    assert pt.diff(a, tree_of(held("w", W.T, layout="in out"))).same
+
+
+def test_known_layouts_of_a_convolution_in_small_blocks(monkeypatch):
+    monkeypatch.setattr(_pairs, "_LARGEST_BLOCK", 28)
+    kernel = np.random.default_rng(0).random((2, 3, 4, 5), np.float32)
+    a = tree_of(held("w", kernel.transpose(3, 2, 0, 1), layout="out in height width"))
+    assert pt.diff(a, tree_of(held("w", kernel, layout="height width in out"))).same
+
+
+def test_nothing_in_common():
+    found = pt.diff(tree_of(w=W), tree_of(v=W))
+    assert found.verdict == "No name is in both: 1 in the first only, 1 in the second only."
+    assert not found.same
+
+
+def test_two_empty_trees():
+    found = pt.diff(tree_of(), tree_of())
+    assert (found.same, found.verdict) == (True, "Both are empty.")
+
+
+def test_an_array_without_values():
+    empty = np.zeros((0, 3), np.float32)
+    assert pt.diff(tree_of(w=empty), tree_of(w=empty)).same
+    assert statuses(pt.diff(tree_of(w=empty), tree_of(w=empty.astype(float)))) == {"w": "equal after cast"}
+
+
+def test_a_scalar():
+    row = pt.diff(tree_of(s=np.float32(1)), tree_of(s=np.float32(3))).rows[0]
+    assert (row.changed, row.where, row.max_abs, row.relative_l2) == (1, (), 2.0, 2.0)
+
+
+# Values
+
+
+def test_what_changed_and_where():
+    row = pt.diff(tree_of(w=W), tree_of(w=changed(W, (0, 1), (1, 0)))).rows[0]
+    assert (row.status, row.size, row.changed, row.max_abs, row.where) == ("different", 6, 2, 0.5, (0, 1))
+    assert row.relative_l2 == pytest.approx(np.sqrt(0.5) / np.sqrt(55))
+
+
+def test_nan_and_infinities_are_told_apart():
+    a, b = changed(W), changed(W)
+    b[0, 2], b[1, 1], a[1, 2] = np.nan, -np.inf, np.nan
+    row = pt.diff(tree_of(w=a), tree_of(w=b)).rows[0]
+    assert (row.nan, row.new_nan, row.first_nan) == ((1, 1), 1, (0, 2))
+    assert (row.inf, row.new_inf, row.first_inf) == ((0, 1), 1, (1, 1))
+    assert (row.changed, row.max_abs, row.where) == (3, 0.0, None)
+
+
+def test_nan_of_the_same_bits_are_equal():
+    values = np.array([np.nan, 1], np.float32)
+    assert pt.diff(tree_of(w=values), tree_of(w=values.copy())).same
+
+
+def test_nan_of_other_bits_are_equal_on_request():
+    a, b = (np.array([bits, 0], np.uint32).view(np.float32) for bits in (0x7FC00000, 0x7FC00001))
+    found = pt.diff(tree_of(w=a), tree_of(w=b))
+    assert (found.rows[0].status, found.rows[0].nan_bits, found.same) == ("other bits", 1, False)
+    assert pt.diff(tree_of(w=a), tree_of(w=b), equal_nan=True).same
+
+
+def test_zeros_of_other_sign_are_equal():
+    found = pt.diff(tree_of(w=np.float32([0, 1])), tree_of(w=np.float32([-0.0, 1])))
+    assert (found.rows[0].status, found.rows[0].changed, found.same) == ("other bits", 0, True)
+    assert found.verdict == "The one tensor is equal, though of other bits."
+
+
+@pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16, ml_dtypes.float8_e4m3fn, np.float64])
+def test_equal_after_a_cast_either_way(dtype):
+    wide = np.random.default_rng(0).standard_normal(40).astype(np.float32)
+    for a, b in ((wide, wide.astype(dtype)), (wide.astype(dtype), wide)):
+        found = pt.diff(tree_of(w=a), tree_of(w=b))
+        assert (found.rows[0].status, found.same) == ("equal after cast", True)
+        assert f"{a.dtype} → {b.dtype}" in found.verdict
+        other = b.copy()
+        other[3] = b[4]
+        assert pt.diff(tree_of(w=a), tree_of(w=other)).rows[0].status == "different"
+
+
+def test_the_tolerance_is_relative_to_the_first():
+    a, b = tree_of(w=np.float64([1, 100])), tree_of(w=np.float64([1.01, 101]))
+    assert pt.diff(a, b, rtol=0.0101).rows[0].status == "within tolerance"
+    assert pt.diff(a, b, rtol=0.0101).same
+    row = pt.diff(a, b, atol=0.5).rows[0]
+    assert (row.status, row.changed, row.beyond) == ("different", 2, 1)
+
+
+def test_big_endian_and_strided_live_memory():
+    big = W.astype(">f4")
+    strided = np.zeros((4, 6), np.float32)[::2, ::2]
+    strided[...] = W
+    assert pt.diff(tree_of(w=big), tree_of(w=strided)).same
+    assert pt.diff(tree_of(w=changed(big, (0, 0))), tree_of(w=strided)).rows[0].changed == 1
+
+
+def test_booleans_and_complex_numbers():
+    a = tree_of(m=np.array([True, False]), z=np.array([1 + 1j, 0], np.complex64))
+    b = tree_of(m=np.array([True, True]), z=np.array([1 + 1j, 3 + 4j], np.complex64))
+    flags, numbers = pt.diff(a, b)
+    assert (flags.changed, flags.max_abs, flags.where) == (1, 1.0, (1,))
+    assert (numbers.changed, numbers.max_abs, numbers.where) == (1, 5.0, (1,))
+
+
+def test_what_cannot_be_read_is_not_called_equal():
+    refused = Param("w", RefusedArray((2, 3), "float32", "w: sparse (csr): no dense values"))
+    b = ParamTree([refused], Origin("b", "test"))
+    found = pt.diff(tree_of(w=W), b)
+    assert (found.rows[0].status, found.same, found.is_undecided) == ("not compared", False, True)
+    assert found.rows[0].problem == "sparse (csr): no dense values"
+    assert found.verdict == "1 of 1 tensor could not be compared: w."
+
+
+def test_a_shape_that_is_not_known_yet():
+    lazy = ParamTree([Param("w", RefusedArray((None, 3), "float32", "w: not yet"))], Origin("b", "test"))
+    assert pt.diff(tree_of(w=W), lazy).rows[0].problem == "its shape is not known yet"
+
+
+class Late(Held):
+    """An array whose values turn out not to be there."""
+
+    def read(self, index=...):
+        raise pt.UnreadableError("w: freed meanwhile")
+
+
+def test_a_reader_that_refuses_in_the_middle():
+    late = ParamTree([Param("w", Late(W))], Origin("late", "test"))
+    assert pt.diff(tree_of(w=W), late).rows[0].problem == "freed meanwhile"
+
+
+# Ties
+
+
+def test_a_tied_group_is_compared_once():
+    a = tree_of(held("embed", W, memory=1), held("head", W, memory=1), other=B)
+    b = tree_of(held("embed", W, memory=2), held("head", W, memory=2), other=B)
+    found = pt.diff(a, b)
+    assert [(row.name, row.tied) for row in found] == [("embed", ("head",)), ("other", ())]
+    assert found.same
+    assert a["head"].array.read_values == 0
+
+
+def test_tied_in_one_only():
+    a = tree_of(held("embed", W, memory=1), held("head", W, memory=1))
+    found = pt.diff(a, tree_of(embed=W, head=W))
+    assert [(tie.names, tie.tied_in) for tie in found.ties] == [(("embed", "head"), "a")]
+    assert not found.same
+    assert found.verdict == ("All 2 tensors are equal to the last bit; 1 group is tied in one of them only.")
+    assert pt.diff(tree_of(embed=W, head=W), a).ties[0].tied_in == "b"
+
+
+def test_a_format_that_records_no_ties_is_not_blamed():
+    a = tree_of(held("embed", W, memory=1), held("head", W, memory=1))
+    found = pt.diff(a, tree_of(embed=W, head=W, format="NumPy npz"))
+    assert (found.ties[0].records, found.same) == (False, True)
+
+
+def test_a_name_that_is_missing_says_whom_it_is_tied_with():
+    a = tree_of(held("embed", W, memory=1), held("head", W, memory=1))
+    row = pt.diff(a, tree_of(embed=W)).rows[1]
+    assert (row.name, row.status, row.tied) == ("head", "removed", ("embed",))
+
+
+# Names
+
+
+def test_slashes_and_dots_separate_alike():
+    assert pt.diff(tree_of(**{"a/w": W}), tree_of(**{"a.w": W})).same
+
+
+def test_other_names_of_the_framework_match():
+    a = tree_of(held("dense.kernel", W, aliases=("sequential/dense/kernel",)))
+    found = pt.diff(a, tree_of(**{"sequential.dense.kernel": W}))
+    assert (found.rows[0].other, found.same) == ("sequential.dense.kernel", True)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "prefixes"),
+    [
+        ("module.", "", ("module.",)),
+        ("", "model.", ("model.",)),
+        ("_orig_mod.", "model.", ("_orig_mod.", "model.")),
+        ("net/", "", ("net/",)),
+    ],
+)
+def test_a_prefix_is_proposed_and_applied_on_request(first, second, prefixes):
+    names = ("0.weight", "1.weight", "head.weight")
+    a = tree_of(**{first + name: W + i for i, name in enumerate(names)})
+    b = tree_of(**{second + name: W + i for i, name in enumerate(names)})
+    found = pt.diff(a, b)
+    assert not found.same
+    assert (found.proposal.prefixes, found.proposal.names) == (prefixes, 3)
+    mended = pt.diff(a, b, strip=found.proposal.prefixes)
+    assert (mended.same, len(mended), mended.proposal) == (True, 3, None)
+
+
+def test_no_prefix_is_proposed_for_other_shapes():
+    assert pt.diff(tree_of(**{"module.w": W}), tree_of(w=W.T)).proposal is None
+
+
+def test_names_are_mapped():
+    a = tree_of(**{"encoder.0.w": W, "encoder.1.w": W + 1, "b": B})
+    b = tree_of(**{"layers.0.enc": W, "layers.1.enc": W + 1, "bias": B})
+    assert pt.diff(a, b, rename={"encoder.*.w": "layers.*.enc", "b": "bias"}).same
+    assert pt.diff(a, b, rename=lambda n: n.replace("encoder", "layers").replace(".w", ".enc")).rows[0].other
+    with pytest.raises(pt.NoSuchParamError, match=r"did you mean 'encoder\.0\.w'"):
+        pt.diff(a, b, rename={"0.w": "x"})
+    with pytest.raises(pt.NoSuchParamError, match=r"nothing fits 'decoder\.\*\*'"):
+        pt.diff(a, b, rename={"decoder.**": "**"})
+    with pytest.raises(ValueError, match="as many wildcards"):
+        pt.diff(a, b, rename={"encoder.*.w": "x"})
+
+
+def test_two_names_that_become_one_are_refused():
+    with pytest.raises(pt.MismatchError, match=r"'m\.w' and 'w' would both be 'w'"):
+        pt.diff(tree_of(**{"m.w": W, "w": W}), tree_of(w=W), strip="m.")
+
+
+def test_a_selection_is_of_either():
+    a, b = tree_of(w=W, b=B), tree_of(w=changed(W, (0, 0)), b=B)
+    assert pt.diff(a, b, select="b").same
+    assert len(pt.diff(a, b, select="b")) == 1
+    with pytest.raises(pt.NoSuchParamError):
+        pt.diff(a, b, select="nothing.**")
+
+
+def test_optimizer_state_is_left_out_and_counted():
+    a = tree_of(held("w", W), held("m", W, "state"))
+    b = tree_of(held("w", W), held("m", W + 1, "state"), held("v", W, "state"))
+    found = pt.diff(a, b)
+    assert (found.same, found.hidden) == (True, (("state", 2),))
+    assert statuses(pt.diff(a, b, kind="state")) == {"m": "different", "v": "added"}
+
+
+# The result
+
+
+def test_a_diff_is_neither_true_nor_false():
+    with pytest.raises(TypeError, match=r"ask \.same"):
+        bool(pt.diff(tree_of(w=W), tree_of(w=W)))
+
+
+def test_rows_are_ranked_and_sorted():
+    a = tree_of(small=W + 1, large=W + 1, nan=W, equal=B, gone=B)
+    b = tree_of(small=changed(W + 1, (0, 0), by=0.1), large=W + 5, nan=changed(W, (0, 0), by=np.nan), equal=B)
+    found = pt.diff(a, b)
+    assert [row.name for row in found.differing] == ["nan", "large", "small", "gone"]
+    assert [row.name for row in found.sorted("name")] == ["equal", "gone", "large", "nan", "small"]
+    assert found.sorted("size").rows[0].size == 6
+    with pytest.raises(ValueError, match="sort is one of"):
+        found.sorted("color")
+    assert found.to_dicts()[0]["name"] == "small"
+    assert repr(found).startswith("<Diff: 3 of 4 tensors differ; the other is equal to the last bit")
+    assert isinstance(found, Diff)
+
+
+def test_what_differs_has_a_place():
+    a = tree_of(**{"head.0.w": W, "head.1.b": B, "body.w": W})
+    b = tree_of(**{"head.0.w": W + 1, "head.1.b": B + 1, "body.w": W})
+    assert pt.diff(a, b).verdict == (
+        "2 of 3 tensors differ, all under head; the other is equal to the last bit."
+    )
+
+
+# Blocks
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_equal_blocks_count_in_the_norms_of_what_differs(monkeypatch, threads):
+    monkeypatch.setattr(_pairs, "_LARGEST_BLOCK", 64)
+    rng = np.random.default_rng(0)
+    a = rng.standard_normal((7, 11)).astype(np.float32)
+    a[0, 0] = np.nan
+    b = changed(a, (3, 4), (6, 10), by=2.0)
+    seen = []
+    row = pt.diff(
+        tree_of(w=a, v=a), tree_of(w=b, v=a), threads=threads, progress=lambda *p: seen.append(p)
+    ).rows[0]
+    finite = np.where(np.isnan(a), 0, a).astype(float)
+    other = np.where(np.isnan(b), 0, b).astype(float)
+    assert (row.changed, row.where, row.nan) == (2, (3, 4), (1, 1))
+    assert row.relative_l2 == pytest.approx(
+        np.linalg.norm(other - finite) / np.linalg.norm(finite), rel=1e-12
+    )
+    cosine = (finite * other).sum() / np.linalg.norm(finite) / np.linalg.norm(other)
+    assert row.cosine == pytest.approx(cosine, abs=1e-12)
+    assert seen[-1][0] == seen[-1][1] == 4 * 77 * 4
+
+
+def test_memory_is_bounded(tmp_path):
+    values = np.zeros(30 << 20, np.uint8).view(np.float32)
+    one = write(tmp_path / "a.safetensors", {"w": values})
+    other = write(tmp_path / "b.safetensors", {"w": changed(values, 7)})
+    del values
+    tracemalloc.start()
+    assert pt.diff(one, other, threads=2).rows[0].changed == 1
+    assert tracemalloc.get_traced_memory()[1] < 24 << 20
+    tracemalloc.stop()
+
+
+def test_damage_is_an_error(tmp_path):
+    path = write(tmp_path / "a.safetensors", {"w": W})
+    tree = pt.open(path)
+    path.write_bytes(path.read_bytes()[:-8])
+    with pytest.raises(pt.CorruptFileError):
+        pt.diff(tree, tree_of(w=W))
