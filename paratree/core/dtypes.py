@@ -57,6 +57,17 @@ def numpy_dtype(name: str) -> np.dtype[Any]:
     return np.dtype(name)
 
 
+def finfo(name: str) -> Any:
+    """Return the limits of the floating dtype called ``name``, as ``numpy.finfo`` does."""
+    import numpy as np
+
+    if name not in _OF_ML_DTYPES:
+        return np.finfo(name)
+    from ml_dtypes import finfo as extended
+
+    return extended(numpy_dtype(name))  # type: ignore[no-untyped-call]
+
+
 _OF_NUMPY_CODE = {
     "b1": "bool", "i1": "int8", "i2": "int16", "i4": "int32", "i8": "int64",
     "u1": "uint8", "u2": "uint16", "u4": "uint32", "u8": "uint64",

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from paratree.core.dtypes import BITS, numpy_dtype
+from paratree.core.dtypes import BITS, finfo, numpy_dtype
 from paratree.verbs._moments import Moments, added
 
 if TYPE_CHECKING:
@@ -213,14 +213,7 @@ def _added(places: Values, counts: Values, length: int) -> tuple[int, ...]:
 @cache
 def _least_exponent(dtype: str) -> int:
     """Return the exponent of the smallest normal value of a dtype; that of 1 for integers."""
-    kind = numpy_dtype(dtype)
-    if kind.kind in "biu" or dtype in ("int2", "uint2", "int4", "uint4"):
-        return 0
-    if kind.kind == "f":
-        return int(np.finfo(kind).minexp)
-    from ml_dtypes import finfo
-
-    return int(finfo(kind).minexp)  # type: ignore[no-untyped-call]
+    return int(finfo(dtype).minexp) if "float" in dtype else 0
 
 
 def _quantiles(bins: Bins, extremes: tuple[float, float]) -> tuple[float, ...]:

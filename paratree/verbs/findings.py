@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from paratree.core.dtypes import BITS, numpy_dtype
+from paratree.core.dtypes import BITS, finfo, numpy_dtype
 from paratree.core.errors import UnreadableError, printable
 from paratree.core.names import PARAMETER
 from paratree.verbs.reading import ParamUnread, place_of, scan, spelled
@@ -152,7 +152,7 @@ def _dead(tree: ParamTree, rows: Iterable[ParamStats]) -> Iterator[Finding]:
     for row, alive in zip(some, _alive(tree, some), strict=True):
         for axis, lives in alive.items():
             dead = np.flatnonzero(~lives)
-            if not dead.size or (dead.size == 1 and _has_padding(row)):
+            if not dead.size or (axis == 0 and dead.size == 1 and _is_embedding(tree[row.name])):
                 continue
             which = ", ".join(map(str, dead[:_LISTED])) + (", …" if dead.size > _LISTED else "")
             noun = "rows" if axis == 0 else "columns" if _axes(row) == 2 else f"slices along axis {axis}"
@@ -163,9 +163,9 @@ def _lengths(row: ParamStats) -> tuple[int, ...]:
     return tuple(n or 1 for n in row.shape or ())
 
 
-def _has_padding(row: ParamStats) -> bool:
+def _is_embedding(param: Param) -> bool:
     """Tell whether it is an embedding, in which the row of the padding token is zero."""
-    return "emb" in row.name.lower() or _lengths(row)[0] > 8 * _lengths(row)[-1]
+    return "emb" in param.name.lower() or (param.layout or "").startswith("vocabulary")
 
 
 def _alive(tree: ParamTree, rows: Sequence[ParamStats]) -> list[dict[int, Values]]:
@@ -238,20 +238,13 @@ def target_dtype(name: str) -> Target:
 @cache
 def _range(dtype: str) -> Target:
     """Find the bounds by bisection of what the cast itself does: round to nearest, ties to even."""
-    kind = numpy_dtype(dtype)
-    limits: Any = np.finfo(kind) if kind.kind == "f" else _ml_dtypes_finfo(kind)
+    kind, limits = numpy_dtype(dtype), finfo(dtype)
     inside, outside = float(limits.max), 2 * float(limits.max)
     while (middle := (inside + outside) / 2) not in (inside, outside):
         with np.errstate(over="ignore"):
             fits = np.isfinite(np.float64(middle).astype(kind).astype(np.float64))
         inside, outside = (middle, outside) if fits else (inside, middle)
     return Target(dtype, float(limits.max), outside, float(limits.smallest_subnormal) / 2)
-
-
-def _ml_dtypes_finfo(kind: np.dtype[Any]) -> Any:
-    from ml_dtypes import finfo
-
-    return finfo(kind)  # type: ignore[no-untyped-call]
 
 
 def _beyond(rows: Iterable[ParamStats], target: Target) -> Iterator[Finding]:
