@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from paratree.core.errors import CorruptFileError
 from paratree.core.names import STATE
-from paratree.files.local import LocalFile, Memory, Window
+from paratree.files.compressed import Inflated, advice, compression, suffix_of
+from paratree.files.local import LocalFile, Memory, Window, read
 from paratree.files.pickle import load
 from paratree.formats._mxnet_pickled import optimizer_of
 from paratree.formats._numpy_pickled import values_between
@@ -27,33 +28,39 @@ if TYPE_CHECKING:
 NAME = "Python pickle"
 SUFFIXES = (".pkl", ".pickle", ".p", ".joblib", ".ckpt", ".states")
 FOLDER: tuple[str, ...] = ()
-LAZY = "yes, but for protocols below 3 of Python 3"
+LAZY = "yes, but for protocols below 3 of Python 3; what is compressed is inflated up to what is asked for"
 TIES = "one array object in several places"
-READS = "NumPy, JAX and MXNet arrays, torch tensors, dumps of joblib, every protocol; nothing is executed"
+READS = (
+    "NumPy, JAX and MXNet arrays, torch tensors, dumps of joblib, every protocol, compressed as a whole "
+    "(zlib, gzip, bzip2, xz, lzma) or not; nothing is executed"
+)
 EXTRA = None
 
 _DCP = b"torch.distributed.checkpoint.metadata"  # its .metadata is a pickle of another format
-_COMPRESSED = {  # first bytes -> what compressed the file
-    b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ\0": "xz", b"\x28\xb5\x2f\xfd": "zstd",
-    b"]\0\0\x80\0": "lzma", b"\x04\x22\x4d\x18": "lz4",
-    b"\x78\x01": "zlib", b"\x78\x5e": "zlib", b"\x78\x9c": "zlib", b"\x78\xda": "zlib",
-}  # fmt: skip
 _FIRST_OF_2 = b"}](cNKMJGX)\x88\x89\x8aTU"  # opcodes that a pickle of protocol 2 or 3 begins with
 _FIRST_OF_4 = _FIRST_OF_2 + b"\x95\x8cBC\x8e\x8d\x8f\x96"
 _AFTER_MARK = b"dlitcIKNSVXUFLpq("
+_HEAD = 256  # bytes that tell a pickle
 _MOST_PICKLES = 1000
 _MOST_VALUES = 50_000_000
 
 
 def sniff(file: LocalFile) -> bool:
     """Tell whether the file begins as a pickle does; protocols 0 and 1 have no mark, so the suffix counts."""
-    head = file.head
-    if len(head) > 2 and head[0] == 0x80 and 2 <= head[1] <= 5:
-        first = _FIRST_OF_4 if head[1] >= 4 else _FIRST_OF_2
-        return head[2] in first and MAGIC not in head[:32] and _DCP not in head[:64]
-    if not file.path.lower().endswith(SUFFIXES):
+    if (name := compression(file.head)) is not None:
+        return file.path.lower().removesuffix(suffix_of(name)).endswith(SUFFIXES)
+    if file.head[:1] == b"\x80":
+        return _begins_with_mark(file.head)
+    named = file.path.lower().endswith(SUFFIXES)
+    return named and _begins_without_mark(file.head) and _last(file) == b"."
+
+
+def _begins_with_mark(head: bytes) -> bool:
+    """Tell whether these can be the first bytes of protocols 2 to 5."""
+    if len(head) < 3 or not 2 <= head[1] <= 5:
         return False
-    return _compression(head) is not None or (_begins_without_mark(head) and _last(file) == b".")
+    first = _FIRST_OF_4 if head[1] >= 4 else _FIRST_OF_2
+    return head[0] == 0x80 and head[2] in first and MAGIC not in head[:32] and _DCP not in head[:64]
 
 
 def _begins_without_mark(head: bytes) -> bool:
@@ -68,14 +75,8 @@ def _begins_without_mark(head: bytes) -> bool:
     return head[:1] == b"c" and newline == b"\n" and all(w.decode("latin-1").isidentifier() for w in words)
 
 
-def _compression(head: bytes) -> str | None:
-    return next((name for magic, name in _COMPRESSED.items() if head.startswith(magic)), None)
-
-
-def _last(file: LocalFile) -> bytes:
-    found = bytearray(1)
-    file.readinto(memoryview(found), file.size - 1)
-    return bytes(found)
+def _last(source: Source) -> bytes:
+    return read(source, source.size - 1, 1)
 
 
 def open(file: LocalFile) -> ParamTree:
@@ -85,27 +86,26 @@ def open(file: LocalFile) -> ParamTree:
         CorruptFileError: it is no pickle, is cut short, or holds an array that its bytes do not fill.
         UnsafeFileError: the pickle would call code of the standard library.
     """
-    if (engine := _compression(file.head)) is not None:
-        raise CorruptFileError(
-            file.path, f"it is compressed with {engine}", offset=0, advice="decompress it and open the result"
-        )
-    found = PickledTree(file, NAME, in_unbuilt=None)
-    storages = _Storages(file)
+    source = _source(file)
+    found = PickledTree(
+        file, NAME if source is file else f"{NAME}, {compression(file.head)}-compressed", in_unbuilt=None
+    )
+    storages = _Storages(source)
     values: list[Any] = []
     place = 0
-    while place < file.size:
+    while place < source.size:
         if len(values) == _MOST_PICKLES:
-            raise CorruptFileError(file.path, f"over {_MOST_PICKLES} pickles in a row", offset=place)
+            raise CorruptFileError(source.path, f"over {_MOST_PICKLES} pickles in a row", offset=place)
         value, place = load(
-            file, place, storages.interpret, no_persistent, lazy=True,
-            inline=lambda value, position: values_between(value, file, position),
+            source, place, storages.interpret, no_persistent, lazy=True,
+            inline=lambda value, position: values_between(value, source, position),
         )  # fmt: skip
         values.append(value)
     for i, value in enumerate(values):
         path = (str(i),) if len(values) > 1 else ()
         optimizer = optimizer_of(value)
-        budget, kind = min(file.size, _MOST_VALUES), None if optimizer is None else STATE
-        meta = found.add(value, storages.find, budget, file, path=path, kind=kind)
+        budget, kind = min(source.size, _MOST_VALUES), None if optimizer is None else STATE
+        meta = found.add(value, storages.find, budget, source, path=path, kind=kind)
         meta = meta if optimizer is None else optimizer
         found.meta.update({path[0]: meta} if path and meta else meta)
     if len(values) > 1:
@@ -113,11 +113,26 @@ def open(file: LocalFile) -> ParamTree:
     return found.tree()
 
 
+def _source(file: LocalFile) -> Source:
+    """Return the bytes of the pickles: the file, or what it inflates to."""
+    name = compression(file.head)
+    if name is None:
+        return file
+    source = Inflated(file, name)
+    head = read(source, 0, min(source.size, _HEAD))
+    if not _begins_with_mark(head) and not (_begins_without_mark(head) and _last(source) == b"."):
+        raise CorruptFileError(
+            file.path, f"it is compressed with {name}, and what is inside begins as no pickle does",
+            advice=advice(file.path, name),
+        )  # fmt: skip
+    return source
+
+
 class _Storages:
     """The storages of plainly pickled tensors: each is a whole file of ``torch.save``, as a byte string."""
 
-    def __init__(self, file: LocalFile) -> None:
-        self.file = file
+    def __init__(self, source: Source) -> None:
+        self.source = source
         self.sources: dict[str, Source | None] = {}
 
     def find(self, key: str) -> Source | None:
@@ -135,7 +150,7 @@ class _Storages:
         held: Source = (
             Window(raw.source, raw.start, raw.size, key)
             if isinstance(raw, Window)
-            else Memory(raw, self.file.path, key)
+            else Memory(raw, self.source.path, key)
         )
         value, find, _ = load_legacy(held)
         if not isinstance(value, StorageRecord):

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
+import lzma
 import struct
+import zlib
+from functools import partial
 
 from tests.attacks.cases_torch import CALLS
 from tests.attacks.harness import Case, Sweep
@@ -100,11 +105,27 @@ def _torch(id: str, content: bytes) -> Case:
     return _pkl("tensor-" + id, tensor(plain_storage(content)), tensor(plain_storage()))
 
 
+def _changed(content: bytes) -> bytes:
+    """Return the bytes with the one in their middle changed."""
+    middle = len(content) // 2
+    return content[:middle] + bytes([content[middle] ^ 0x55]) + content[middle + 1 :]
+
+
 GOOD = pickled({"w": array(), "n": 3})
 _LEGACY = torch_legacy(storage("0", "FloatStorage", 4, None))
+_ENGINES = {
+    "zlib": zlib.compress, "gzip": gzip.compress, "bzip2": bz2.compress, "xz": lzma.compress,
+    "lzma": partial(lzma.compress, format=lzma.FORMAT_ALONE),
+}  # fmt: skip
+_INSIDE = {  # what a compressed file holds
+    "nothing": b"", "text": b"hello", "bomb": bytes(100 << 20), "compressed": zlib.compress(GOOD),
+    "calls": pickled(call(name("os", "system"), "touch evil")), "cut-inside": GOOD[:-1],
+}  # fmt: skip
 _TEXT = b"(dp0\nVw\np1\nI3\ns."
 SWEEPS = [
     Sweep("changed.pkl", GOOD),
+    Sweep("zlib.pkl", zlib.compress(GOOD)),
+    Sweep("xz.pkl", lzma.compress(GOOD)),
     Sweep("changed.joblib", pickled({"w": joblib(), "v": buffer(), "t": tensor(plain_storage())})),
 ]
 CASES = [
@@ -113,7 +134,8 @@ CASES = [
     _pkl("calls-second-pickle", GOOD + pickled(call(name("os", "system"), "touch evil")), GOOD + pickled(3)), _pkl("bytes-after", GOOD + b"\0"), _pkl("text-after", GOOD + b"hello", GOOD + pickled("hello")),
     _pkl("pickles-1001", pickled(None) * 1001, pickled(None) * 1000), _pkl("persistent", Op(op(("storage", 1)) + b"Q")), _pkl("persistent-text", Op(b"P1\n")),
     _pkl("cut", GOOD[:-20]), _pkl("cut-one", GOOD[:-1]), _pkl("protocol-6", b"\x80\x06}."), _pkl("protocol-0-cut", b"(dp0\nVw\np1\nI3\nsV.", _TEXT), _pkl("no-opcode", Op(b"\xff")),
-    *(_pkl(f"compressed-{engine}", magic + bytes(60)) for engine, magic in (("gzip", b"\x1f\x8b\x08"), ("bzip2", b"BZh9"), ("xz", b"\xfd7zXZ\0"), ("zlib", b"\x78\x9c"), ("lz4", b"\x04\x22\x4d\x18"))),
+    *(_pkl(f"compressed-{engine}", magic + bytes(60)) for engine, magic in (("zstd", b"\x28\xb5\x2f\xfd"), ("lz4", b"\x04\x22\x4d\x18"))),
+    *(_pkl(f"compressed-{engine}-{id}", compress(bad) if id in _INSIDE else bad, compress(GOOD)) for engine, compress in _ENGINES.items() for id, bad in {**_INSIDE, "cut": compress(GOOD)[:-1], "half": compress(GOOD)[:40], "tail": compress(GOOD) + b"\0", "only-its-mark": compress(GOOD)[:3] + bytes(40), "changed": _changed(compress(GOOD))}.items()),
     _pkl("deep", Op(b"]" * 100_000 + b"a" * 99_999), [[[]]]), _pkl("bytes-2^64", Op(b"\x8e" + b"\xff" * 8)), _pkl("bytes-2^31", Op(b"B\xff\xff\xff\x7f")), _pkl("line-endless", b"(dp0\nVw\np1\nV" + b"x" * 3_000_000 + b".", _TEXT),
     *(_array(f"shape-{label}", shape=(n,)) for label, n in NUMBERS.items()), _array("shape-text", shape=("4",)), _array("shape-negative", shape=(-4,)), _array("shape-more", shape=(5,)), _array("shape-rank-100", shape=(1,) * 100),
     _array("shape-overflows", shape=(2**32, 2**32, 0, 2**32)), _array("bytes-fewer", raw=_RAW[:8]), _array("bytes-beyond-latin", raw="\u20ac" * 16), _array("dtype-wider", of=dtype("f8")),

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import bz2
 import collections
+import functools
+import gzip
+import lzma
 import pickle
 import struct
 import sys
+import zlib
 from pathlib import Path
 
 import ml_dtypes
@@ -130,12 +135,73 @@ def test_what_is_no_number_is_listed_and_refused(tmp_path):
             _ = param.value
 
 
-@pytest.mark.parametrize(
-    ("magic", "engine"),
-    [(b"\x1f\x8b\x08", "gzip"), (b"BZh9", "bzip2"), (b"\xfd7zXZ\0", "xz"), (b"\x78\x9c", "zlib")],
-)
-def test_compressed_pickles_say_so(tmp_path, magic, engine):
-    with pytest.raises(pt.CorruptFileError, match=f"compressed with {engine}; decompress it"):
+COMPRESSED = {  # engine -> suffix, and what compresses with it
+    "zlib": ("", zlib.compress), "gzip": (".gz", gzip.compress), "bzip2": (".bz2", bz2.compress),
+    "xz": (".xz", lzma.compress),
+    "lzma": (".lzma", functools.partial(lzma.compress, format=lzma.FORMAT_ALONE)),
+}  # fmt: skip
+ENGINES = pytest.mark.parametrize("engine", COMPRESSED)
+
+
+@ENGINES
+@pytest.mark.parametrize("protocol", [0, 2, 5])
+def test_compressed_pickles(tmp_path, engine, protocol):
+    suffix, compress = COMPRESSED[engine]
+    arrays = {**ARRAYS, "random": np.random.default_rng(0).normal(size=50_000)}
+    for file in ("m.pkl", f"m.pkl{suffix}"):
+        tree = opened(tmp_path, compress(pickle.dumps(arrays, protocol)), file)
+        assert tree.format == f"Python pickle, {engine}-compressed"
+        for key in [*arrays, *reversed(arrays)]:  # forwards, and backwards
+            same(tree[key], arrays[key])
+        np.testing.assert_array_equal(tree["random"][40_000:49_000:7], arrays["random"][40_000:49_000:7])
+        tree.close()
+        if protocol > 2:  # below 3, the values are part of the opcodes, and in memory
+            with pytest.raises(pt.CorruptFileError, match="closed"):
+                _ = tree["large"].value
+
+
+@ENGINES
+def test_a_compressed_dump_of_joblib(tmp_path, engine):
+    expected = np.load(FIXTURES / "expected.npz")
+    tree = opened(tmp_path, COMPRESSED[engine][1]((FIXTURES / "arrays4.joblib").read_bytes()), "m.joblib")
+    for key in expected.files:
+        file, _, name = key.partition(":")
+        if file == "arrays4":
+            same(tree[name], expected[key])
+
+
+@ENGINES
+def test_streams_in_a_row(tmp_path, engine):
+    compress = COMPRESSED[engine][1]
+    content = pickle.dumps(ARRAYS)
+    both = compress(content[:5000]) + compress(content[5000:])
+    if engine in ("zlib", "lzma"):
+        with pytest.raises(pt.CorruptFileError, match=f"{engine} stream ends here and the file goes on"):
+            opened(tmp_path, both)
+    else:
+        same(opened(tmp_path, both)["large"], ARRAYS["large"])
+
+
+@ENGINES
+def test_compressed_pickles_that_are_damaged(tmp_path, engine):
+    compress = COMPRESSED[engine][1]
+    whole = compress(pickle.dumps(ARRAYS))
+    for cut in (len(whole) - 1, len(whole) // 2, 20):
+        with pytest.raises(pt.CorruptFileError, match=f"{engine} stream is (cut short|damaged)"):
+            opened(tmp_path, whole[:cut])
+    with pytest.raises(pt.CorruptFileError):
+        opened(tmp_path, whole + b"more")
+    with pytest.raises(pt.CorruptFileError, match="what is inside begins as no pickle does; inflate it"):
+        opened(tmp_path, compress(b"hello, world"))
+    with pytest.raises(pt.UnsafeFileError, match="decompression bomb"):
+        opened(tmp_path, compress(bytes(100 << 20)))
+
+
+@pytest.mark.parametrize(("magic", "engine"), [(b"\x28\xb5\x2f\xfd", "zstd"), (b"\x04\x22\x4d\x18", "lz4")])
+def test_pickles_compressed_otherwise_say_so(tmp_path, magic, engine):
+    with pytest.raises(
+        pt.CorruptFileError, match=f"compressed with {engine}; inflate it, un{engine} -c '.*m"
+    ):
         opened(tmp_path, magic + bytes(50))
 
 
