@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
 from typing import TYPE_CHECKING
 
 from paratree.core.errors import MismatchError, UnreadableError, printable
-from paratree.core.names import KINDS, PARAMETER
+from paratree.core.names import BUFFER, KINDS, OTHER, PARAMETER
 from paratree.verbs import fingerprint as hashing
 from paratree.verbs.findings import target_dtype
 from paratree.verbs.reading import opened, selected
@@ -15,17 +16,19 @@ from paratree.verbs.stats import stats
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from concurrent.futures import Executor
+    from typing import Any
 
     from paratree.core.select import Selector
     from paratree.core.tree import ParamTree
     from paratree.engine import Progress
     from paratree.verbs.findings import Target
     from paratree.verbs.fingerprint import Fingerprint, ParamFingerprint
-    from paratree.verbs.stats import ParamStats
+    from paratree.verbs.stats import ParamStats, Stats
 
 NO_NAN, NO_INF, MAX_ABS, FINITE_IN = "no_nan", "no_inf", "max_abs", "finite_in"
-_COUNTED = ("int", "uint", "bool")  # positions, counters, masks: they have no range that training could leave
 EXPECT, EXPECT_TENSORS, SAME_AS, FINGERPRINT = "expect", "expect_tensors", "same_as", "fingerprint"
+_OF_VALUES = {NO_NAN, NO_INF, MAX_ABS, FINITE_IN}
+_COUNTED = ("int", "uint", "bool")  # positions, counters, masks: they have no range that training could leave
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,11 +97,14 @@ def check(
 ) -> Check:
     """Check a source against rules; what cannot be read keeps no rule about values.
 
+    Texts and other objects that belong to no model are left out.
+
     Args:
         source: a path, a live model, or a tree.
         no_nan: no value is NaN.
         no_inf: no value is infinite.
-        max_abs: no magnitude is larger; integers and booleans are left out, here and in ``finite_in``.
+        max_abs: no magnitude is larger; here and in ``finite_in`` integers and booleans are left out, and
+            what is neither parameter nor buffer, unless ``kind`` is given.
         finite_in: name of a dtype, as ``"float16"``: all values are finite once cast to it, to nearest even.
         expect: number of values of the parameters, a tied group counted once; of the kinds given, if any.
         expect_tensors: number of names, tied ones each.
@@ -133,26 +139,19 @@ def check(
     rules = tuple(rule for rule, is_given in given.items() if is_given)
     if not rules:
         raise MismatchError("there is nothing to check; say what must hold, for example that no value is NaN")
+    how: dict[str, Any] = {"threads": threads, "executor": executor, "progress": progress}
     failures: list[Failure] = []
     hashes = None
     with opened(source) as tree:
         chosen = selected(tree, select, kind)
-        if {NO_NAN, NO_INF, MAX_ABS, FINITE_IN} & set(rules):
-            table = stats(
-                chosen, kind=KINDS, histogram=False, threads=threads, executor=executor, progress=progress
-            )
-            found = {(finding.name, finding.what): finding.text for finding in table.findings}
-            for row in table:
-                if row.tied_with is None:
-                    failures += _of_values(row, rules, found, max_abs, target)
+        if _OF_VALUES & set(rules):
+            table = stats(chosen, kind=KINDS, histogram=False, **how)
+            failures += _of_values(table, rules, max_abs, target, every_kind=kind is not None)
         failures += _of_numbers(chosen, expect, expect_tensors, kind)
         if {SAME_AS, FINGERPRINT} & set(rules):
-            hashes = hashing.fingerprint(chosen, threads=threads, executor=executor, progress=progress)
-    if same_as is not None and hashes is not None:
-        other = hashing.fingerprint(
-            same_as, select=select, kind=kind, threads=threads, executor=executor, progress=progress
-        )
-        failures += _differences(hashes, other)
+            hashes = hashing.fingerprint(chosen, **how)
+    if hashes is not None and same_as is not None:
+        failures += _differences(hashes, hashing.fingerprint(same_as, select=select, kind=kind, **how))
     if hashes is not None and fingerprint is not False:
         failures += _of_fingerprint(hashes, fingerprint, same_as is not None)
     return Check(tree.source, len(chosen), rules, tuple(failures), hashes)
@@ -176,21 +175,25 @@ def _target(name: str) -> Target:
 
 
 def _of_values(
-    row: ParamStats,
-    rules: tuple[str, ...],
-    found: dict[tuple[str, str], str],
-    max_abs: float | None,
-    target: Target | None,
+    table: Stats, rules: tuple[str, ...], max_abs: float | None, target: Target | None, *, every_kind: bool
 ) -> Iterator[Failure]:
-    if row.problem is not None:
-        yield Failure(rules[0], row.name, f"not read: {row.problem}")
-        return
-    for what, rule in (("nan", NO_NAN), ("inf", NO_INF)):
-        if (text := found.get((row.name, what))) and (rule in rules or target is not None):
-            yield Failure(rule if rule in rules else FINITE_IN, row.name, text)
-    if row.dtype.startswith(_COUNTED):
-        return
-    largest = float("inf") if row.inf else row.absmax
+    found = {(finding.name, finding.what): finding.text for finding in table.findings}
+    for row in table:
+        if row.tied_with is not None or (row.kind == OTHER and row.problem is not None):
+            continue
+        if row.problem is not None:
+            yield Failure(rules[0], row.name, f"not read: {row.problem}")
+            continue
+        ranged = (every_kind or row.kind in (PARAMETER, BUFFER)) and not row.dtype.startswith(_COUNTED)
+        for what, rule in (("nan", NO_NAN), ("inf", NO_INF)):
+            if (text := found.get((row.name, what))) and (rule in rules or (ranged and target is not None)):
+                yield Failure(rule if rule in rules else FINITE_IN, row.name, text)
+        if ranged:
+            yield from _of_range(row, max_abs, target)
+
+
+def _of_range(row: ParamStats, max_abs: float | None, target: Target | None) -> Iterator[Failure]:
+    largest = inf if row.inf else row.absmax
     if max_abs is not None and largest is not None and largest > max_abs:
         yield Failure(MAX_ABS, row.name, f"its largest magnitude is {largest:.9g}, above {max_abs:.9g}")
     if target is not None and row.absmax is not None and row.absmax >= target.overflow:

@@ -12,6 +12,7 @@ import numpy as np
 from paratree import engine
 from paratree.core.dtypes import BITS, BLOCKS, nbytes, numpy_dtype
 from paratree.core.errors import MissingPackageError, UnreadableError, printable
+from paratree.core.names import OTHER
 from paratree.verbs.listing import reason_of
 from paratree.verbs.reading import flat, opened, plan, selected
 
@@ -61,6 +62,7 @@ class Fingerprint:
         hash: 64 hexadecimal digits for all parameters; ``None`` if one cannot be read.
         params: name -> its content hash, in the order of the source.
         problems: names that cannot be read -> the reason.
+        skipped: names of what belongs to no model and has no numbers, as texts; they do not count.
     """
 
     source: str
@@ -68,6 +70,7 @@ class Fingerprint:
     hash: str | None
     params: Mapping[str, ParamFingerprint]
     problems: Mapping[str, str]
+    skipped: tuple[str, ...]
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Fingerprint) and self.hash is not None and self.hash == other.hash
@@ -126,13 +129,16 @@ def fingerprint(
         True
     """
     with opened(source) as tree:
-        found = plan(selected(tree, select, kind))
-        problems = dict(found.problems)
-        hashes = _hashes(found.params, problems, threads=threads, executor=executor, progress=progress)
+        chosen = selected(tree, select, kind)
+        found = plan(chosen)
+        unread = dict(found.problems)
+        hashes = _hashes(found.params, unread, threads=threads, executor=executor, progress=progress)
     params = {name: hashes[first] for name, first in found.first.items() if first in hashes}
-    unread = {name: problems[first] for name, first in found.first.items() if first in problems}
-    whole = None if unread else _hash_of_source(params)
-    return Fingerprint(tree.source, tree.format, whole, params, unread)
+    reasons = {name: unread[first] for name, first in found.first.items() if first in unread}
+    skipped = tuple(name for name in reasons if chosen[name].kind == OTHER)
+    problems = {name: reason for name, reason in reasons.items() if name not in skipped}
+    whole = None if problems else _hash_of_source(params)
+    return Fingerprint(tree.source, tree.format, whole, params, problems, skipped)
 
 
 class _Chunk:

@@ -136,6 +136,18 @@ def test_a_tied_group_fails_once_and_state_is_looked_at():
     assert [name for _, name, _ in facts(tree, no_nan=True, kind="parameter")] == ["a"]
 
 
+def test_the_range_is_that_of_parameters_and_buffers():
+    tree = tree_of({"w": W, "adam.step": np.array([1e5]), "adam.bad": np.array([np.nan])})
+    assert facts(tree, finite_in="fp16", max_abs=4) == []
+    assert [name for _, name, _ in facts(tree, finite_in="fp16", kind="state")] == ["adam.step", "adam.bad"]
+    assert [name for _, name, _ in facts(tree, no_nan=True, finite_in="fp16")] == ["adam.bad"]
+
+
+def test_texts_beside_a_model_are_left_out(tmp_path):
+    np.savez(tmp_path / "m.npz", w=W, words=np.array(["a"]))
+    assert facts(tmp_path / "m.npz", no_nan=True, same_as=tree_of(w=W), fingerprint=True) == []
+
+
 def test_a_size_that_is_not_known():
     class Lazy(Held):
         def __init__(self):

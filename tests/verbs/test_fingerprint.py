@@ -21,6 +21,7 @@ from tests.attacks.cases_gguf import Tensor, gguf
 from tests.attacks.makers import entry, safetensors
 
 CODES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "U8": "u1", "BOOL": "?"}
+W = np.arange(6, dtype=np.float32).reshape(2, 3)
 
 
 class Held:
@@ -289,18 +290,25 @@ def test_a_big_endian_quantised_file_is_its_little_endian_twin(tmp_path):
     assert array.read((0, 0, 1)) == 1
 
 
-def test_what_cannot_be_read_is_told(tmp_path):
-    np.savez(tmp_path / "m.npz", w=np.ones(3), words=np.array(["a"]))
-    found = pt.fingerprint(tmp_path / "m.npz")
-    assert found.hash is None
-    assert list(found.params) == ["w"]
-    assert list(found.problems) == ["words"]
-    assert found != pt.fingerprint(tmp_path / "m.npz")
-    assert (
-        pt.fingerprint(tmp_path / "m.npz", select="w").hash == pt.fingerprint(tree_of({"w": np.ones(3)})).hash
-    )
+def test_what_cannot_be_read_is_told():
+    class Refused(Held):
+        problem = "b: not initialised yet"
+
+    tree = ParamTree([Param("w", Held(W)), Param("b", Refused(W))], Origin("memory", "test"))
+    found = pt.fingerprint(tree)
+    assert (found.hash, list(found.params), found.problems) == (None, ["w"], {"b": "not initialised yet"})
+    assert found != pt.fingerprint(tree)
+    assert repr(found) == "<Fingerprint memory: no hash of all, 1 read, 1 not>"
+    assert pt.fingerprint(tree, select="w") == pt.fingerprint(tree_of({"w": W}))
     with pytest.raises(pt.NoSuchParamError, match="no parameter 'v'"):
-        pt.fingerprint(tmp_path / "m.npz", select="v")
+        pt.fingerprint(tree, select="v")
+
+
+def test_texts_beside_a_model_do_not_count(tmp_path):
+    np.savez(tmp_path / "m.npz", w=W, words=np.array(["a"]))
+    found = pt.fingerprint(tmp_path / "m.npz")
+    assert found == pt.fingerprint(tree_of({"w": W}))
+    assert (found.skipped, found.problems) == (("words",), {})
 
 
 def test_values_that_turn_out_unreadable():
