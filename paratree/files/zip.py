@@ -29,6 +29,7 @@ _ENCRYPTED, _DESCRIPTOR, _UTF8 = 0x1, 0x8, 0x800
 _MOST_RATIO = 1032  # the most that a deflate stream can expand (RFC 1951)
 _MOST_INFLATED, _SUSPECT_RATIO = 64 << 20, 200  # beyond both together, a member is a bomb
 _CHUNK = 1 << 16
+_MOST_STOPPED = 4  # inflations kept, as many as threads that read one member in turn
 
 
 class Inside(Window):
@@ -106,13 +107,14 @@ class Member:
 
 
 class Inflated:
-    """The bytes of a deflated member; each read inflates from its start, keeping only what is asked for."""
+    """The bytes of a deflated member: a read goes on where one before it stopped, or begins at the start."""
 
     def __init__(self, member: Member) -> None:
         self.path, self.size = member.file.path, member.size
         self.member: str | None = member.name
         self.key = (member.file.key, member.offset, "inflated")
         self._packed = Window(member.file, member.offset, member.compressed, member.name)
+        self._stopped: list[_Inflation] = []
         if self.size > _MOST_RATIO * max(member.compressed, 1):
             raise CorruptFileError(
                 self.path,
@@ -142,33 +144,76 @@ class Inflated:
             UnsafeFileError: the member is a decompression bomb.
             CorruptFileError: the deflate stream is damaged or shorter than claimed.
         """
+        self.refuse_bomb()
+        inflation, done = self._nearest(offset), 0
+        while done < len(view):
+            skipped = min(max(offset - inflation.position, 0), len(inflation.out))
+            useful = inflation.out[skipped : skipped + len(view) - done]
+            view[done : done + len(useful)] = useful
+            done += len(useful)
+            if done < len(view) and not inflation.go_on():
+                raise CorruptFileError(
+                    self.path,
+                    f"the deflate stream ends after {inflation.position} of {self.size} bytes",
+                    member=self.member,
+                )
+        self._stopped.append(inflation)
+        del self._stopped[:-_MOST_STOPPED]
+
+    def _nearest(self, offset: int) -> _Inflation:
+        """Take the inflation that stopped nearest before ``offset``; several threads may ask at a time."""
+        best = max(
+            (one for one in tuple(self._stopped) if one.position <= offset),
+            key=lambda one: one.position,
+            default=None,
+        )
+        try:
+            self._stopped.remove(best)  # type: ignore[arg-type]
+        except ValueError:  # there is none, or another thread has just taken it
+            return _Inflation(self._packed)
+        return best  # type: ignore[return-value]
+
+
+class _Inflation:
+    """How far a deflated member is inflated.
+
+    Attributes:
+        position: where ``out`` begins in the inflated bytes.
+        out: the bytes that were inflated last.
+    """
+
+    __slots__ = ("_engine", "_packed", "_taken", "out", "position")
+
+    def __init__(self, packed: Window) -> None:
         import zlib
 
-        self.refuse_bomb()
-        engine, position, done, taken = zlib.decompressobj(-zlib.MAX_WBITS), 0, 0, 0
-        try:
-            while done < len(view) and not engine.eof:
-                fed = engine.unconsumed_tail
-                if not fed:
-                    fed = read(self._packed, taken, min(_CHUNK, self._packed.size - taken))
-                    taken += len(fed)
-                out = engine.decompress(fed, _CHUNK)
-                if not out and not fed:
-                    break
-                skipped = min(max(offset - position, 0), len(out))
-                useful = out[skipped : skipped + len(view) - done]
-                view[done : done + len(useful)] = useful
-                done, position = done + len(useful), position + len(out)
-        except zlib.error as error:
-            raise CorruptFileError(
-                self.path, f"the deflate stream is damaged: {error}", member=self.member
-            ) from None
-        if done < len(view):
-            raise CorruptFileError(
-                self.path,
-                f"the deflate stream ends after {position} of {self.size} bytes",
-                member=self.member,
-            )
+        self._packed, self._taken = packed, 0
+        self._engine = zlib.decompressobj(-zlib.MAX_WBITS)
+        self.position, self.out = 0, b""
+
+    def go_on(self) -> bool:
+        """Inflate a little more; tell whether there was more.
+
+        Raises:
+            CorruptFileError: the deflate stream is damaged.
+        """
+        import zlib
+
+        self.position, self.out = self.position + len(self.out), b""
+        while not self.out and not self._engine.eof:
+            fed = self._engine.unconsumed_tail
+            if not fed:
+                fed = read(self._packed, self._taken, min(_CHUNK, self._packed.size - self._taken))
+                self._taken += len(fed)
+            try:
+                self.out = self._engine.decompress(fed, _CHUNK)
+            except zlib.error as error:
+                raise CorruptFileError(
+                    self._packed.path, f"the deflate stream is damaged: {error}", member=self._packed.member
+                ) from None
+            if not self.out and not fed:
+                break
+        return bool(self.out)
 
 
 class Verified:

@@ -30,7 +30,8 @@ _MOST_FINDINGS = 20
 
 def lines(found: Stats, *, hints: bool = True) -> list[str]:
     """Return statistics as plain text, line by line."""
-    rows = [HEADS, *map(cells, found)]
+    shown = len(HEADS) - (not any(cells(row)[-1] for row in found))  # aggregates have no last column
+    rows = [row[:shown] for row in (HEADS, *map(cells, found))]
     body = columns(rows, RIGHT) if len(rows) > 1 else []
     return [title(found), "", *body, *([""] if body else []), *foot(found, hints=hints)]
 
@@ -168,6 +169,8 @@ def _fitted(found: Stats, width: int) -> Iterable[Any]:
 
     texts = [HEADS, *map(cells, found)]
     shown = {head: [row[i] for row in texts] for i, head in enumerate(HEADS)}
+    if not any(shown["values"][1:]):
+        del shown["values"]
     widths = {head: max(map(cell_len, column)) for head, column in shown.items()}
     for head in _DROPPED:
         if (

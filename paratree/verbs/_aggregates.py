@@ -6,7 +6,7 @@ import re
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from paratree.core.names import role_of
+from paratree.core.names import PARAMETER, role_of
 from paratree.verbs._distribution import Histogram
 from paratree.verbs._moments import Moments, together
 from paratree.verbs.stats import ParamStats
@@ -45,17 +45,20 @@ GROUPS |= {"layer": _layer, "role": _role, "depth": _depth}
 
 
 def aggregated(rows: Iterable[ParamStats], what: str) -> tuple[ParamStats, ...]:
-    """Return a row for each group, in order of appearance; tied names and what is not read count nothing.
+    """Return a row for each group of parameters, in order of appearance; of buffers if there is nothing else.
+
+    Tied names and what was not read count nothing.
 
     Raises:
         ValueError: ``what`` is no way to group.
     """
     if what not in GROUPS:
         raise ValueError(f"group by one of {', '.join(GROUPS)}, not {what!r}")
+    read = [row for row in rows if row.tied_with is None and row.problem is None]
+    parameters = [row for row in read if row.kind == PARAMETER]
     groups: dict[str, list[ParamStats]] = {}
-    for row in rows:
-        if row.tied_with is None and row.problem is None:
-            groups.setdefault(GROUPS[what](row.name), []).append(row)
+    for row in parameters or read:
+        groups.setdefault(GROUPS[what](row.name), []).append(row)
     return tuple(_together(name or "(the model)", members) for name, members in groups.items())
 
 

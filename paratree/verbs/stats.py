@@ -169,7 +169,7 @@ class Stats:
         return Stats(self.source, tuple(rows), self.hidden, self.findings, self.looked_for)
 
     def by(self, what: str) -> Stats:
-        """Return the statistics of several parameters together, without quantiles.
+        """Return the statistics of several parameters together, without quantiles; buffers are left out.
 
         Args:
             what: ``"layer"`` (those of one layer), ``"role"`` (all weights, all biases, …) or ``"depth"``

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import random
 import struct
 import zipfile
+import zlib
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from hypothesis import given
@@ -139,3 +142,53 @@ def test_two_disks(tmp_path):
     (tmp_path / "m.zip").write_bytes(content)
     with pytest.raises(CorruptFileError, match="one part of several"):
         archive(LocalFile(tmp_path / "m.zip"))
+
+
+@pytest.fixture(scope="module")
+def deflated(tmp_path_factory):
+    """A member of 400 kB that deflates to about half, and what is in it."""
+    path = tmp_path_factory.mktemp("zip") / "m.zip"
+    data = random.Random(0).randbytes(200_000).hex().encode()
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as target:
+        target.writestr("a", data)
+    return LocalFile(path), data
+
+
+@given(st.lists(st.tuples(st.integers(0, 400_000), st.integers(0, 150_000)), max_size=8))
+def test_a_deflated_member_is_read_anywhere_in_any_order(deflated, ranges):
+    file, data = deflated
+    source = archive(file)["a"].source()
+    for start, length in ranges:
+        wanted = data[start : start + length]
+        assert read(source, start, len(wanted)) == wanted
+
+
+def test_a_deflated_member_is_inflated_once_by_reads_in_turn(deflated, monkeypatch):
+    file, data = deflated
+    source, inflated = archive(file)["a"].source(), []
+    real = zlib.decompressobj
+
+    class Counted:
+        def __init__(self, *args):
+            self._engine = real(*args)
+
+        def decompress(self, *args):
+            out = self._engine.decompress(*args)
+            inflated.append(len(out))
+            return out
+
+        def __getattr__(self, name):
+            return getattr(self._engine, name)
+
+    monkeypatch.setattr(zlib, "decompressobj", Counted)
+    for start in range(0, len(data), 10_000):
+        assert read(source, start, 10_000) == data[start : start + 10_000]
+    assert sum(inflated) == len(data)
+
+
+def test_a_deflated_member_is_read_by_threads(deflated):
+    file, data = deflated
+    source = archive(file)["a"].source()
+    with ThreadPoolExecutor(4) as pool:
+        parts = list(pool.map(lambda start: read(source, start, 4000), range(0, len(data), 4000)))
+    assert b"".join(parts) == data
