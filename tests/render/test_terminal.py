@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.console import Console
 
-from paratree.render.terminal import shortened, formats, table
+from paratree.render.terminal import formats, shortened, table
 from paratree.verbs.formats import FormatFacts
 from paratree.verbs.formats import formats as known
 from paratree.verbs.show import show
