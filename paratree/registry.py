@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from functools import cache
 from importlib import import_module
+from io import IOBase
 
 from paratree.core.errors import MismatchError, UnknownSourceError, printable
 from paratree.files.folder import folder_entries, latest_entries
@@ -47,7 +48,7 @@ def open(source: object, *, grads: object = None) -> ParamTree:
         >>> tree["encoder.0.weight"].shape  # doctest: +SKIP
         (384, 384)
     """
-    if isinstance(source, Iterator):  # as net.named_parameters()
+    if isinstance(source, Iterator) and not isinstance(source, IOBase):  # as net.named_parameters()
         source = list(source)
     if isinstance(source, str | os.PathLike):
         if grads is not None:
@@ -84,8 +85,15 @@ def entry_of(folder: str) -> str:
         others = _third_party("paratree.formats", _names("formats")).values()
         found = _entry(folder, tuple(pattern for module in others for pattern in module.FOLDER))
     if found is None:
-        raise UnknownSourceError(f"{printable(folder)}: no checkpoint in this folder; name a file")
+        raise UnknownSourceError(f"{printable(folder)}: {_unknown_folder(folder)}")
     return found
+
+
+def _unknown_folder(folder: str) -> str:
+    """Say why no file stands for a folder, and what to do."""
+    if folder_entries(folder, ("*.distcp",)):
+        return "shards of PyTorch DCP without .metadata, which says what is in them; fetch it, too"
+    return "no checkpoint in this folder; name a file"
 
 
 def _entry(folder: str, every: tuple[str, ...]) -> str | None:
@@ -166,7 +174,8 @@ _OF_SUFFIX = {  # suffix -> the format asked first, so that the others need not 
     "index": "tensorflow", "pb": "tensorflow",
     "jit": "torch", "keras": "keras", "onnx": "onnx",
     "msgpack": "flax",
-    "npy": "numpy", "npz": "numpy", "pt": "torch", "pth": "torch", "safetensors": "safetensors",
+    "npy": "numpy", "npz": "numpy", "pt": "torch", "pt2": "torch", "pth": "torch",
+    "safetensors": "safetensors",
     "tar": "torch",
     "pdiparams": "paddle", "pdopt": "paddle", "pdparams": "paddle",
     "joblib": "pickle", "p": "pickle", "pickle": "pickle", "pkl": "pickle", "states": "pickle",
@@ -175,20 +184,51 @@ _OF_SUFFIX = {  # suffix -> the format asked first, so that the others need not 
 
 
 def _unknown(file: LocalFile) -> str:
-    """Say what a file of no known format is, as far as its bytes tell, and what to do."""
+    """Say what a file of no known format is, as far as its bytes and name tell, and what to do."""
+    from paratree.files.compressed import advice, compression
+    from paratree.files.tar import first_name
+
     if not file.size:
         return "an empty file; fetch it again"
-    if archive(file) is not None:
-        return "a zip archive without data.pkl, model.weights.h5 or .npy; if a save failed, save it again"
+    if (members := archive(file)) is not None:
+        return _unknown_archive("zip", sorted(members))
+    if (engine := compression(file.head)) is not None:
+        return f"it is compressed with {engine}; {advice(file.path, engine)}"
     if file.head.startswith(b"version https://git-lfs"):
         return "a Git LFS pointer, not the file it points to; run 'git lfs pull'"
     if file.head.lstrip()[:1] == b"<":
         return "a web page or other markup, not weights; fetch the file itself"
+    if (first := first_name(file)) is not None:
+        return _unknown_archive("tar", [first])
+    return next((fact for ending, fact in _COMPANIONS if file.path.endswith(ending)), _unknown_start(file))
+
+
+def _unknown_start(file: LocalFile) -> str:
     start = printable(repr(file.head[:8]))[1:]
     named = next((m.NAME for m in known_formats().values() if file.path.endswith(m.SUFFIXES)), None)
     if named is None:
         return f"begins with {start}, which no format known does; see 'paratree formats'"
     return f"begins with {start}, as no {named} file does; fetch it again"
+
+
+def _unknown_archive(kind: str, names: list[str]) -> str:
+    """Say what an archive is that is no checkpoint itself: one that holds checkpoints, or what is missing."""
+    if "serialized_state_dict.pt" in names:
+        return "a program that torch.export saved before torch 2.8; unpack it, open serialized_state_dict.pt"
+    endings = tuple(f".{suffix}" for suffix in _OF_SUFFIX if suffix not in ("npy", "p", "index"))
+    if found := next((name for name in names if name.endswith(endings)), None):
+        return f"a {kind} archive that holds {printable(found)}; unpack it and open that"
+    if kind == "tar":
+        return "a tar archive; unpack it and open what is inside"
+    return "a zip archive without data.pkl, model.weights.h5 or .npy; if a save failed, save it again"
+
+
+_COMPANIONS = (  # how files end that lie beside weights and hold none, and which file to open
+    ("-symbol.json", "the graph of an MXNet model, without weights; open the .params file beside it"),
+    (".pdmodel", "the program of a Paddle model, without weights; open the .pdiparams file beside it"),
+    ("manifest.ocdbt", "the database inside an Orbax checkpoint; open the folder that _METADATA is in"),
+    ("config.json", "a configuration, without weights; open its folder"),
+)
 
 
 def find_framework(source: object) -> Framework:
@@ -212,10 +252,17 @@ def find_framework(source: object) -> Framework:
             return module  # type: ignore[no-any-return]
     if isinstance(source, type):
         raise UnknownSourceError(f"{printable(source.__qualname__)} is a class; give a model made of it")
+    if isinstance(source, IOBase):
+        raise UnknownSourceError(f"{_name_of(source)}: an open file; give its path")
     raise UnknownSourceError(
         f"{type(source).__module__}.{type(source).__qualname__}: not a model of any of: "
         f"{', '.join(known)}; give a model or a path"
     )
+
+
+def _name_of(file: IOBase) -> str:
+    name = getattr(file, "name", None)
+    return printable(name) if isinstance(name, str) else type(file).__name__
 
 
 _ADVICE = {  # our own results -> what to give in their place

@@ -1,4 +1,4 @@
-"""PyTorch: zip files, TorchScript archives, legacy files (before 1.6), shard indexes; without torch.
+"""PyTorch: zip files, TorchScript and torch.export archives, legacy files (before 1.6), shard indexes.
 
 The pickle inside is read by files.pickle, which calls and imports nothing; formats._torch_storages says how
 the files are laid out. TorchScript adds ``ROOT/constants.pkl``.
@@ -11,6 +11,7 @@ from paratree.core.names import OTHER
 from paratree.files.shards import is_index, open_index
 from paratree.files.zip import archive
 from paratree.formats._pickled_tree import PickledTree
+from paratree.formats._torch_export import export_root, open_export
 from paratree.formats._torch_storages import MAGIC, is_big_endian, load_legacy, load_zip, zip_root
 from paratree.formats._torchscript import declared_kinds
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from paratree.files.zip import Member
 
 NAME = "PyTorch"
-SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".jit", ".pth.tar", ".bin.index.json")
+SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".jit", ".pt2", ".pth.tar", ".bin.index.json")
 FOLDER = (
     "pytorch_model.bin.index.json",
     "*.bin.index.json",
@@ -33,18 +34,20 @@ FOLDER = (
 )
 LAZY = "yes"
 TIES = "shared storages"
-READS = "zip, legacy, TorchScript, whole modules, training checkpoints, shard indexes"
+READS = (
+    "zip, legacy, TorchScript, weights of torch.export, whole modules, training checkpoints, shard indexes"
+)
 EXTRA = None
 
 _SCRIPT = "PyTorch TorchScript"
 
 
 def sniff(file: LocalFile) -> bool:
-    """Tell whether the file is a zip with a ``data.pkl``, a legacy file, or an index of such files."""
+    """Tell whether the file is a zip of torch, a legacy file, or an index of such files."""
     if file.head[:1] == b"\x80":
         return MAGIC in file.head[:32]
     if (members := archive(file)) is not None:
-        return zip_root(members) is not None
+        return zip_root(members) is not None or export_root(members) is not None
     return is_index(file, ".bin")
 
 
@@ -64,7 +67,11 @@ def _open_one(file: LocalFile) -> ParamTree:
     if not sniff(file):
         raise CorruptFileError(file.path, "this is no PyTorch file", offset=0)
     members = archive(file)
-    return _open_legacy(file) if members is None else _open_zip(file, members)
+    if members is None:
+        return _open_legacy(file)
+    if zip_root(members) is None and (root := export_root(members)) is not None:
+        return open_export(file, members, root)
+    return _open_zip(file, members)
 
 
 def _open_zip(file: LocalFile, members: dict[str, Member]) -> ParamTree:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import struct
 
 from tests.attacks.harness import Case, Sweep
@@ -19,6 +20,26 @@ from tests.attacks.makers import (
     torch_zip,
     zipped,
 )
+
+_LENGTHS = {"as_int": 4}
+_DESCRIBED = {
+    "dtype": 7, "sizes": [_LENGTHS], "strides": [{"as_int": 1}], "storage_offset": {"as_int": 0},
+    "requires_grad": True, "device": {"type": "cpu", "index": None}, "layout": 7,
+}  # fmt: skip
+
+
+def exported(meta: object = None, values: bytes = bytes(16), config: object = None, **facts: object) -> bytes:
+    """Return an archive of torch.export with one weight of four float32."""
+    meta = _DESCRIBED if meta is None else meta
+    entry = {"path_name": "weight_0", "is_param": True, "use_pickle": False, "tensor_meta": meta, **facts}
+    config = {"config": {"w": entry}} if config is None else config
+    described = config if isinstance(config, bytes) else json.dumps(config).encode()
+    return zipped([
+        member("m/archive_format", b"pt2"), member("m/archive_version", b"0"),
+        member("m/data/weights/weight_0", values),
+        member("m/data/weights/model_weights_config.json", described),
+    ])  # fmt: skip
+
 
 GOOD = torch_zip()
 LEGACY = torch_legacy()
@@ -93,8 +114,21 @@ CALLS = [
     ("calling-result", call(call(name("mine", "Thing")), _EVIL)),
 ]  # fmt: skip
 
-SWEEPS = [Sweep("changed.pt", GOOD)]
+
+def _export(id: str, bad: bytes) -> Case:
+    return Case("export-" + id, ".pt2", bad, exported())
+
+
+def _meta(id: str, **wrong: object) -> Case:
+    return _export(id, exported({**_DESCRIBED, **wrong}))
+
+
+SWEEPS = [Sweep("changed.pt", GOOD), Sweep("changed.pt2", exported())]
 CASES = [
+    *(_meta(f"size-{label}", sizes=[{"as_int": n}]) for label, n in NUMBERS.items()), _meta("size-text", sizes=[{"as_int": "4"}]), _meta("size-symbolic", sizes=[{"as_expr": "s0"}]), _meta("sizes-number", sizes=4), _meta("sizes-none", sizes=None),
+    _meta("stride-2^62", strides=[{"as_int": 1 << 62}]), _meta("stride-negative", strides=[{"as_int": -1}]), _meta("strides-two", strides=[{"as_int": 1}] * 2), _meta("offset-1", storage_offset={"as_int": 1}), _meta("offset-negative", storage_offset={"as_int": -1}), _meta("offset-none", storage_offset=None),
+    _meta("dtype-0", dtype=0), _meta("dtype-list", dtype=[7]), _meta("dtype-wider", dtype=8), _export("values-fewer", exported(values=bytes(15))), _export("values-none", exported(path_name="weight_1")), _export("values-climb", exported(path_name="../archive_format/x")), _export("values-number", exported(path_name=[0])),
+    _export("config-none", exported(config={})), _export("config-list", exported(config={"config": []})), _export("config-entries", exported(config={"config": {"w": 1}})), _export("config-deep", exported(config=b'{"config": ' + b"[" * 100_000)), _export("config-twice", exported(config=b'{"config": {}, "config": {}}')), _export("config-cut", exported(config=b'{"config": {"w"')),
     *(_pickle("calls-" + id, code, call(name("mine", "Thing"), "x")) for id, code in CALLS),
     _pickle("no-opcode", Op(b"\xff")), _pickle("stack-empty", Op(b"R")), _pickle("memo-missing", Op(b"h\xfe")),
     _pickle("memo-far", Op(b"j\xff\xff\xff\xff")), _pickle("no-mark", b"\x80\x02e."), _pickle("only-stop", b"."),

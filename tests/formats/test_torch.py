@@ -561,3 +561,27 @@ def test_attributes_of_tensors(torch, tmp_path):
     tree = pt.open(tmp_path / "m.pt")
     assert list(tree) == ["w", "w.state.absmax", "q", "q.scales", "q.zero_points"]
     np.testing.assert_array_equal(tree["q.scales"].value, np.ones(3))
+
+
+def test_exported_program(torch, tmp_path):
+    class Net(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second = torch.nn.Linear(3, 4), torch.nn.Linear(4, 4, dtype=torch.float32)
+            self.norm, self.scale = torch.nn.BatchNorm1d(4), torch.arange(4.0)
+            self.tied = self.first.weight
+
+        def forward(self, x):
+            return self.norm(self.second(self.first(x) * self.scale)) + (x @ self.tied.T)
+
+    net = Net().eval()
+    torch.export.save(torch.export.export(net, (torch.ones(2, 3),)), tmp_path / "net.pt2")
+    tree = pt.open(tmp_path / "net.pt2")
+    assert tree.format == "PyTorch export"
+    assert tree.keys() == net.state_dict().keys() | {"scale"}
+    assert [set(group) for group in tree.ties] == [{"first.weight", "tied"}]
+    for key, value in net.state_dict().items():
+        np.testing.assert_array_equal(tree[key].value, value)
+        assert tree[key].kind == ("buffer" if "running" in key or "num_batches" in key else "parameter")
+    np.testing.assert_array_equal(tree["scale"].value, net.scale)
+    assert tree["scale"].kind == "other"
