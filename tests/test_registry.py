@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import gzip
+import io
 import sys
+import tarfile
 import types
+import zipfile
 
 import pytest
 
@@ -163,3 +167,62 @@ def test_a_folder_costs_the_import_of_one_format(tmp_path, monkeypatch):
 def test_formats_that_are_asked_early_exist():
     early = {name for _, _, names in registry._OF_START for name in names}
     assert early <= set(registry._names("formats"))
+
+
+def _archive(name, kind):
+    content = io.BytesIO()
+    if kind == "zip":
+        with zipfile.ZipFile(content, "w") as written:
+            written.writestr(name, torch_zip())
+    else:
+        with tarfile.open(fileobj=content, mode="w") as written:
+            info = tarfile.TarInfo(name)
+            info.size = len(torch_zip())
+            written.addfile(info, io.BytesIO(torch_zip()))
+    return content.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "said"),
+    [
+        ("z.zip", _archive("sd.pt", "zip"), "a zip archive that holds sd.pt; unpack it and open that"),
+        ("z.pt", _archive("a/b.safetensors", "zip"), "holds a/b.safetensors; unpack it"),
+        ("z.zip", _archive("readme", "zip"), "without data.pkl.*save it again"),
+        ("z.pt2", _archive("serialized_state_dict.pt", "zip"), "before torch 2.8; unpack it"),
+        ("t.tar", _archive("sd.pt", "tar"), "a tar archive that holds sd.pt; unpack it and open that"),
+        ("t.tar", _archive("readme", "tar"), "a tar archive; unpack it"),
+        (
+            "sd.pt.gz",
+            gzip.compress(torch_zip()),
+            "compressed with gzip; inflate it, gunzip -c '.*sd.pt.gz' > ",
+        ),
+        ("sd.pt", gzip.compress(torch_zip()), "compressed with gzip; .* > '.*sd.pt.inflated', and open"),
+        ("net-symbol.json", b'{"nodes": [], "heads": []}', "MXNet.*open the .params file beside it"),
+        ("inference.pdmodel", b"\x0a\xdc\x15\x08\x00", "Paddle.*open the .pdiparams file beside it"),
+        ("manifest.ocdbt", b"\x0c\xdb\x3a\x2a\x00", "Orbax.*open the folder that _METADATA is in"),
+        ("config.json", b'{"model_type": "bert"}', "a configuration, without weights; open its folder"),
+    ],
+)
+def test_what_is_no_checkpoint_itself_says_what_to_open(tmp_path, file, content, said):
+    (tmp_path / file).write_bytes(content)
+    with pytest.raises(pt.UnknownSourceError, match=said):
+        pt.open(tmp_path / file)
+
+
+def test_shards_of_dcp_without_their_metadata(tmp_path):
+    (tmp_path / "__0_0.distcp").write_bytes(torch_zip())
+    with pytest.raises(
+        pt.UnknownSourceError, match=r"without \.metadata, which says what is in them; fetch it"
+    ):
+        pt.open(tmp_path)
+
+
+def test_an_open_file_is_no_path(tmp_path):
+    (tmp_path / "m.pt").write_bytes(torch_zip())
+    with (
+        (tmp_path / "m.pt").open("rb") as file,
+        pytest.raises(pt.UnknownSourceError, match=r"m\.pt: an open file; give its path"),
+    ):
+        pt.open(file)
+    with pytest.raises(pt.UnknownSourceError, match="BytesIO: an open file; give its path"):
+        pt.open(io.BytesIO(torch_zip()))
