@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 from collections import defaultdict
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -21,7 +21,7 @@ from paratree.verbs.listing import reason_of
 from paratree.verbs.reading import ParamUnread, flat
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from concurrent.futures import Executor
     from typing import Any
 
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from paratree.verbs._compare_numpy import Tolerance
 
     Values = np.ndarray[Any, Any]
+    Measure = Callable[[Values, Values, Tolerance], Figures]
 
 _ROOM = 64 << 20  # bytes that all blocks in work take together
 _LARGEST_BLOCK = 4 << 20
@@ -117,9 +118,13 @@ def compare(
     progress: Progress | None = None,
 ) -> list[Outcome]:
     """Compare every pair; blocks of equal bits are measured only in pairs that turn out to differ."""
-    measure = loops("compare", sum(pair.nbytes for pair in pairs)).measure
     most = _block_bytes(threads)
     total, done = sum(pair.nbytes for pair in pairs), 0
+
+    @cache
+    def measure() -> Measure:  # when something differs: to compare equal bits takes no loops of ours
+        found: Measure = loops("compare", total - done).measure
+        return found
 
     def first_look(batch: list[Block]) -> list[tuple[Block, Figures | ParamUnread | None]]:
         return [(block, _looked_at(pairs[block.item], block, measure, tolerance)) for block in batch]
@@ -147,21 +152,21 @@ def compare(
     return [_outcome(found.get(item), problems.get(item)) for item in range(len(pairs))]
 
 
-def _looked_at(pair: Pair, block: Block, measure: Any, tolerance: Tolerance) -> Figures | ParamUnread | None:
+def _looked_at(
+    pair: Pair, block: Block, measure: Callable[[], Measure], tolerance: Tolerance
+) -> Figures | ParamUnread | None:
     try:
         a, b = pair.read(block)
     except (UnreadableError, MissingPackageError) as error:
         return ParamUnread(reason_of(str(error)))
     if is_equal(a, b):
         return None
-    found: Figures = measure(a, b, tolerance)
-    return found
+    return measure()(a, b, tolerance)
 
 
-def _norms(param: Param, block: Block, measure: Any) -> Figures:
+def _norms(param: Param, block: Block, measure: Callable[[], Measure]) -> Figures:
     values = native(flat(param[block.index]))
-    found: Figures = measure(values, values)
-    return found
+    return measure()(values, values, EXACT)
 
 
 def _outcome(parts: list[tuple[Block, Figures]] | None, problem: str | None) -> Outcome:
