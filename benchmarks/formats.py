@@ -2,8 +2,8 @@
 
 Whole processes, ``paratree show`` and a few lines of Python with the library, in turn (A B A B ...), medians,
 judged as ratios within one run. The files are real weights, or made by the framework itself, large enough to
-matter. Prints a Markdown table; exits 1 if paratree is slower or heavier somewhere; beside h5py, which it
-calls itself, it may add a fifth. What is not installed is said to be left out.
+matter. Prints a Markdown table; exits 1 if paratree is slower or heavier somewhere. What is not installed is
+said to be left out.
 """
 
 from __future__ import annotations

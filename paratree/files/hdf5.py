@@ -228,7 +228,7 @@ class _Walk:
             raise self._unsafe("its values lie in other files")
         if space.shape is None:
             return Dataset(self.path, RefusedArray((), "empty", f"{printable(where)}: no values"), address)
-        shape = check_shape(space.shape, self.source, where)
+        shape = check_shape(space.shape, self.source, where, type_.width)
         size = prod(shape) * type_.width
         self._check_layout(layout, space, type_, size)
         stored = self._stored(layout, space, size)

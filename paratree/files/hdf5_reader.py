@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 BOMB = "it has the form of a bomb: open it with h5py if you trust it"
 NOWHERE = (1 << 64) - 1  # the address of what was never written
-_REPACK = "rewrite it with h5repack"
+_COPY = "copy what is in it to a new file with h5py"
 _WINDOW = 4096  # bytes read at a time: a header, a heap and a tree often lie together
 _MOST_STEPS = 1 << 20  # texts, messages in headers, objects in heaps, branches of trees
 _SUM = 4  # bytes of a checksum
@@ -86,7 +86,7 @@ class Reader:
             f"{what}, which paratree does not read",
             offset=self.base + address,
             member=self.source.member,
-            advice=_REPACK,
+            advice=_COPY,
         )
 
     def _read(self, address: int, length: int) -> bytes:

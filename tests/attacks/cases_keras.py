@@ -500,6 +500,7 @@ CASES = [
     _case("shape-bomb", later(_bomb((10**12,), chunks=(1024,), compression="gzip")), later(_bomb((4096,), chunks=(1024,), compression="gzip"))),
     _case("shape-bomb-never-written", later(_bomb((10**6, 10**6)))),
     _case("shape-bomb-axes", later(_bomb((1 << 20,) * 3, chunks=(1, 1, 1)))),
+    _case("no-values-on-a-huge-axis", later(_bomb((0, 1 << 62), maxshape=(None, 1 << 62), chunks=(1, 1))), later(_bomb((0, 1 << 32), maxshape=(None, 1 << 32), chunks=(1, 1)))),
     _case("group-in-itself", later(_cycle)),
     _case("groups-that-double", later(_doubling)),
     _case("deep-groups", later(_deep(1000)), later(_deep(50))),
