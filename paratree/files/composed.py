@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from _thread import RLock
 from itertools import product
 from math import prod
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     Part = tuple[tuple[int, ...], LazyArray]  # where the part begins along each axis, and its values
     Box = tuple[tuple[int, int], ...]  # from where to where, along each axis
 
+_MOST_KEPT = 256 << 20  # bytes of decoded arrays, the latest apart
 _MOST_CUT = 12  # axes along which an array is cut
 
 
@@ -140,6 +142,8 @@ def slice_of(places: range, start: int = 0) -> slice:
 class DecodedArray:
     """An array whose stored form is decoded as a whole when it is read: quantised, sparse, packed.
 
+    Read in parts, one after the other, it is decoded once: the last that were decoded are kept for a while.
+
     Args:
         shape: length along each axis, checked.
         dtype: name of the dtype of what ``decode`` returns.
@@ -147,7 +151,7 @@ class DecodedArray:
         storage: where the stored form lives, if the format records it.
     """
 
-    __slots__ = ("_decode", "dtype", "shape", "storage")
+    __slots__ = ("__weakref__", "_decode", "dtype", "shape", "storage")
 
     problem = None
 
@@ -172,7 +176,36 @@ class DecodedArray:
         check_axes(self.shape)
         wanted = basic_index(index, self.shape)
         taken = tuple(slice_of(part) if isinstance(part, range) else part for part in wanted)
-        return np.asarray(self._decode().reshape(self.shape)[taken])
+        ends = [part if isinstance(part, range) else range(part, part + 1) for part in wanted]
+        if all(len(r) == n for r, n in zip(ends, self.shape, strict=True)):
+            return np.asarray(self._decode().reshape(self.shape)[taken])
+        last = all(r and n - 1 in (r[0], r[-1]) for r, n in zip(ends, self.shape, strict=True))
+        return np.array(_kept_values(self, self._decode, last=last).reshape(self.shape)[taken])
+
+
+_kept: Any = None  # a WeakKeyDictionary of arrays to what they were decoded to, the latest last
+_keeping = RLock()
+
+
+def _kept_values(
+    array: DecodedArray, decode: Callable[[], np.ndarray[Any, Any]], *, last: bool
+) -> np.ndarray[Any, Any]:
+    """Return what an array was decoded to, and keep it unless this is the last part of it."""
+    global _kept
+    with _keeping:
+        if _kept is None:
+            from weakref import WeakKeyDictionary
+
+            _kept = WeakKeyDictionary()
+        values = _kept.pop(array, None)
+        if values is None:
+            values = decode()
+        if not last:
+            _kept[array] = values
+        for other in list(_kept)[:-1]:
+            if sum(held.nbytes for held in _kept.values()) > _MOST_KEPT:
+                del _kept[other]
+        return values  # type: ignore[no-any-return]
 
 
 def _fault(source: Source, member: str, reason: str) -> CorruptFileError:

@@ -110,3 +110,42 @@ def test_where_no_part_is_the_fill_is():
     expected[1:3, 2:4] = [[0, 1], [2, 3]]
     np.testing.assert_array_equal(found.read(), expected)
     np.testing.assert_array_equal(found.read((slice(3, 0, -1), 3)), expected[3:0:-1, 3])
+
+
+def _counted(shape, seen):
+    def decode():
+        seen.append(1)
+        return np.arange(np.prod(shape))
+
+    return DecodedArray(shape, "int64", decode)
+
+
+def test_parts_in_turn_are_decoded_once():
+    seen: list[int] = []
+    array = _counted((6, 4), seen)
+    parts = [array.read((slice(i, i + 2),)) for i in (0, 2, 4)]
+    assert np.array_equal(np.concatenate(parts), np.arange(24).reshape(6, 4))
+    assert len(seen) == 1
+    parts[0][...] = -1  # a part is the caller's own
+    assert array.read((0, 0)) == 0
+    assert len(seen) == 2  # what was decoded was let go with its last part
+
+
+def test_decoded_arrays_are_let_go_when_there_are_too_many(monkeypatch):
+    monkeypatch.setattr("paratree.files.composed._MOST_KEPT", 1000)
+    seen: list[int] = []
+    arrays = [_counted((100,), seen) for _ in range(3)]
+    for array in (*arrays, *arrays[::-1]):
+        array.read((slice(0, 5),))
+    assert len(seen) == 5  # only the latest was kept
+
+
+def test_a_decoded_array_is_let_go_with_its_array():
+    from paratree.files import composed
+
+    array = _counted((100,), [])
+    array.read((slice(0, 5),))
+    assert array in composed._kept
+    before = len(composed._kept)
+    del array
+    assert len(composed._kept) == before - 1
