@@ -87,8 +87,9 @@ class Graph:
         """Return every name of what is stored, in the order of the model; and whether none was left out."""
         found = [named for node in self.attributes for named in self._of_node(node, self._path(node))]
         own = {named.attribute.node: named for named in found if named.attribute.name == _VALUE}
-        found += self._of_slots(own)
         again, complete = self._further(own)
+        self._name_by_model(own)
+        found += self._of_slots(own)
         return sorted(found + again, key=lambda named: named.place), complete
 
     def doubles(self) -> set[int]:
@@ -259,6 +260,33 @@ class Graph:
         if attribute.full_name.endswith(_GENERATORS) or (locals_ and locals_[-1] in _GENERATORS):
             return OTHER
         return None
+
+    def _name_by_model(self, own: dict[int, Named]) -> None:
+        """Name what only an optimizer leads to after the layer that its full name begins with.
+
+        Keras 3 tracks no layers in a list or dictionary of a layer; the optimizer holds their variables.
+        """
+        places = {node: self._optimizer_on(self._path(node)) for node in own}
+        layers: dict[tuple[str, ...], set[str]] = {}  # first words of full names -> how the names begin
+        for node, named in own.items():
+            words = tuple(named.attribute.full_name.split("/"))
+            for below in range(1, len(words)) if places[node] is None else ():
+                layers.setdefault(words[:-below], set()).add(".".join(named.name.split(".")[:-below]))
+        taken = {named.name for named in own.values()}
+        for node, named in own.items():
+            place, words = places[node], tuple(named.attribute.full_name.split("/"))
+            if place is None or named.kind == STATE or words == ("",):
+                continue
+            known = next((n for n in range(len(words) - 1, 0, -1) if len(layers.get(words[:n], ())) == 1), 0)
+            above = [*layers[words[:known]]] if known else self._segments(self._path(node)[:place], "")
+            name = ".".join(filter(None, (*above, *words[known:])))
+            if name not in taken:
+                taken.add(name)
+                named.name = name
+
+    def _optimizer_on(self, path: Path) -> int | None:
+        """Return which step of a path leads to an optimizer, if one does and the path goes on."""
+        return next((i for i, (node, _) in enumerate(path[1:]) if node in self.optimizers), None)
 
     def _of_slots(self, own: dict[int, Named]) -> Iterator[Named]:
         """Yield what optimizers keep for each variable: ``optimizer.dense.kernel.m``."""

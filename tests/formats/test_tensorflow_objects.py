@@ -222,6 +222,33 @@ def test_keras_3_has_the_names_of_the_live_model(tf, keras, how, tmp_path):
         np.testing.assert_array_equal(tree[name].value, live[name].value)
 
 
+def test_keras_3_layers_in_a_list_are_named_by_the_model_and_not_by_the_optimizer(tf, keras, tmp_path):
+    class Branches(keras.layers.Layer):
+        def __init__(self):
+            super().__init__(name="branches")
+            self.first = keras.layers.Dense(4, name="stem")
+            self.rest = [keras.layers.Dense(3, name="left"), keras.layers.Dense(3, name="right")]
+
+        def build(self, shape):
+            self.first.build(shape)
+            for layer in self.rest:
+                layer.build((None, 4))
+
+        def call(self, x):
+            return sum(layer(self.first(x)) for layer in self.rest)
+
+    net = keras.Sequential([keras.layers.Input((2,)), Branches(), keras.layers.Dense(1, name="out")])
+    net.compile("adam", "mse")
+    net.fit(np.ones((4, 2)), np.ones((4, 1)), verbose=0)
+    tf.train.Checkpoint(model=net).write(str(tmp_path / "ck"))
+    tree = pt.open(tmp_path / "ck")
+    parameters = {name for name, param in tree.items() if param.kind == "parameter"}
+    layers = {"branches.first", "branches.left", "branches.right", "out"}
+    assert parameters == {f"model.{layer}.{role}" for layer in layers for role in ("kernel", "bias")}
+    left = net.layers[0].rest[0].kernel
+    np.testing.assert_array_equal(tree["model.branches.left.kernel"].value, left.numpy())
+
+
 def test_keras_3_in_a_sequential_in_a_sequential(tf, keras, tmp_path):
     inner = keras.Sequential([keras.layers.Dense(3, name="a"), keras.layers.Dense(3, name="b")], name="block")
     net = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, name="first"), inner])
