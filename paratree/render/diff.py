@@ -116,12 +116,12 @@ def _cosine(value: float | None) -> str:
     """Return a cosine; one that is nearly 1 keeps the digits that tell it from 1.
 
     >>> _cosine(0.9731), _cosine(1 - 1e-9), _cosine(1.0)
-    ('0.973', '1 - 1e-09', '1')
+    ('0.973', '1-1e-09', '1')
     """
     if value is None:
         return _NOTHING
     if value > 0 and f"{value:.3f}" == "1.000":
-        return f"1 - {1 - value:.1g}" if 1 - value > _ROUNDING else "1"
+        return f"1-{1 - value:.1g}" if 1 - value > _ROUNDING else "1"
     return f"{value:.3f}"
 
 
@@ -172,7 +172,7 @@ def foot(found: Diff, listed: Sequence[Difference], *, hints: bool) -> list[str]
         facts.append(f"{plural(names, NOUNS[kind])} left out" + (f" (--kind {kind})" if hints else ""))
     if found.rtol or found.atol:
         facts.append(f"tolerance: |Δ| ≤ {found.atol:g} + {found.rtol:g} |a|")
-    if (rest := len(found) - len(listed)) and hints:
+    if (rest := len(found) - len(listed)) and hints and not found.same:
         facts.append(f"{plural(rest, 'row')} not listed (--all)")
     text += [" · ".join(facts)] if facts else []
     return text + proposal(found, hints=hints)
@@ -253,7 +253,10 @@ class Screen:
             line.rstrip()
             yield line
             if number:
-                for detail in details(self._found, self._listed[number - 1], hints=self._hints):
+                listed = self._listed[number - 1]
+                if "what" not in widths and listed.status != "different":
+                    yield Text(f"    {what(listed)}", "green")
+                for detail in details(self._found, listed, hints=self._hints):
                     yield Text(f"    {detail}", _style_of(detail))
 
 

@@ -1,0 +1,110 @@
+"""How a Diff looks: text, terminal, JSON."""
+
+import doctest
+import json
+from io import StringIO
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+import paratree as pt
+from paratree.render import diff as render
+from paratree.verbs import _axes, _figures, _matching, _verdict
+from tests.render.hostile import NAMES
+from tests.verbs.held import held, tree_of
+
+W = np.arange(6, dtype=np.float32).reshape(2, 3)
+
+
+def tuned():
+    """Return a model and what became of it."""
+    a = tree_of(held("m", W, "state"), **{"body.w": W, "head.w": W + 1, "head.b": W[0], "gone": W, "t": W})
+    head, bias = W + 1, W[0].copy()
+    head[1, 2], bias[1:] = 8.0, np.nan
+    return a, tree_of(**{"body.w": W, "head.w": head, "head.b": bias, "t": W.T, "new": W})
+
+
+def test_text():
+    assert render.lines(pt.diff(*tuned()).sorted("change")) == [
+        "3 of 4 tensors differ; the other is equal to the last bit; 1 is only in the second (new); "
+        "1 is only in the first (gone).",
+        "net → net",
+        "",
+        "name    what                       changed  max |Δ|  at      rel. L2  cosine",
+        "head.b  float32                     2 of 3        –                0       –",
+        "    ✗ NaN: 0 → 2, 2 new, first at [1]",
+        "head.w  float32                     1 of 6        2  [1, 2]     0.21   0.990",
+        "t       2 × 3 → 3 × 2                    –        –                –       –",
+        "    the values are equal to the last bit when transposed",
+        "gone    only in the first, 2 × 3         –        –                –       –",
+        "new     only in the second, 2 × 3        –        –                –       –",
+        "",
+        "1 optimizer state left out (--kind state) · 1 row not listed (--all)",
+    ]
+
+
+def test_all_lists_what_is_equal_and_the_tolerance_is_said():
+    found = pt.diff(tree_of(a=W, b=W), tree_of(a=W, b=W * np.float32(1.001)), rtol=0.01)
+    text = "\n".join(render.lines(found, everything=True))
+    assert "bit-equal" in text
+    assert "within tolerance" in text
+    assert "beyond" in text
+    assert "tolerance: |Δ| ≤ 0 + 0.01 |a|" in text
+
+
+def test_ties_are_told():
+    a = tree_of(held("embed", W, memory=1), held("head", W, memory=1))
+    assert "tied in the first only: embed = head; apart in the second" in render.lines(
+        pt.diff(a, tree_of(embed=W, head=W))
+    )
+    same = render.lines(pt.diff(a, a))
+    assert same == [
+        "The one tensor is equal to the last bit.",
+        "net → net",
+        "",
+        "1 tied name compared once, with its group",
+    ]
+    npz = render.lines(pt.diff(a, tree_of(embed=W, head=W, format="NumPy npz")))
+    assert npz[-1].endswith("apart in the second, whose format records no ties")
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 100, 140])
+def test_a_terminal_of_any_width(width):
+    console = Console(width=width, force_terminal=True, color_system=None, record=True, file=StringIO())
+    console.print(render.table(pt.diff(*tuned()), hints=True))
+    text = console.export_text()
+    assert max(map(len, text.splitlines())) <= width
+    for fact in ("head.w", "NaN: 0 → 2", "only in the first, 2 × 3", "2 × 3 → 3 × 2"):
+        assert fact in text
+
+
+def test_a_diff_shows_itself_in_rich():
+    console = Console(width=100, record=True, file=StringIO())
+    console.print(pt.diff(*tuned()))
+    assert "3 of 4 tensors differ" in console.export_text()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_names_cannot_act_on_a_terminal(name):
+    found = pt.diff(tree_of(**{name: W}), tree_of(**{name: W + 1}))
+    assert "\x1b" not in "\n".join(render.lines(found)) + render.as_json(found)
+
+
+def test_json_is_one_document_of_all_rows():
+    found = json.loads(render.as_json(pt.diff(*tuned())))
+    assert (found["schema"], found["same"], len(found["rows"])) == (1, False, 6)
+    assert found["statuses"] == {"bit-equal": 1, "different": 2, "removed": 1, "reshaped": 1, "added": 1}
+    assert found["hidden"] == {"state": 1}
+    row = next(row for row in found["rows"] if row["name"] == "head.w")
+    assert (row["changed"], row["where"], row["max_abs"]) == (1, [1, 2], 2.0)
+
+
+def test_infinite_figures_have_names_in_json():
+    found = pt.diff(tree_of(w=np.zeros(2)), tree_of(w=np.ones(2)))
+    assert json.loads(render.as_json(found))["rows"][0]["relative_l2"] == "Infinity"
+
+
+@pytest.mark.parametrize("module", [render, _axes, _figures, _matching, _verdict])
+def test_examples(module):
+    assert doctest.testmod(module).failed == 0
