@@ -10,13 +10,15 @@ from math import prod
 
 from paratree.core.array import RefusedArray
 from paratree.core.dtypes import from_numpy_code
-from paratree.core.errors import CorruptFileError
+from paratree.core.errors import CorruptFileError, printable
 from paratree.core.names import OTHER, kind_of
 from paratree.files.array import check_shape, file_array
 from paratree.files.local import read
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from paratree.core.array import LazyArray
     from paratree.files.local import LocalFile, Source
 
@@ -30,6 +32,10 @@ _HEADER = re.compile(
     re.DOTALL,
 )
 _WIDTH = re.compile(r"[<>|=]([A-Za-z])([0-9]{1,9})(?:\[[^\]]*\])?")  # "<U5", "<M8[ns]"
+_EXTENDED = {"f16": "float128", "f12": "float96", "c32": "complex256", "c24": "complex192"}  # as NumPy says
+_FIELD = re.compile(r"[\[,]\s*\(\s*(?:\([^()]*,\s*)?'([^']*)'")  # of a structured dtype, by its name
+_INNER = re.compile(r"\[[^][]*\]")  # the fields of a field
+_MOST_FIELDS = 3  # that are named
 _REFUSALS = {  # letter of a dtype's code -> why it is not read
     "O": "Python objects; reading them would run their pickles, which paratree never does",
     "V": "a void type, as most of float8 become in NumPy's files; save it in a format that names them",
@@ -82,6 +88,25 @@ def npy_record(
     return array, values + array.nbytes
 
 
+STRUCTURED = "structured"
+
+
+def structured(fields: Sequence[str]) -> str:
+    """Return why an array of records is not read."""
+    named = ", ".join(printable(field) for field in fields[:_MOST_FIELDS])
+    more = ", …" if len(fields) > _MOST_FIELDS else ""
+    return f"records of the fields {named}{more}; save each field as an array of its own"
+
+
+def extended(code: str) -> tuple[str, str]:
+    """Return NumPy's name of a dtype that only some machines have, and why it is not read.
+
+    >>> extended("<f16")[0]
+    'float128'
+    """
+    return _EXTENDED.get(code[1:], code[1:41]), "a dtype that not every machine has; save it as float64"
+
+
 def kind_of_record(name: str, array: LazyArray) -> str:
     """Return the kind of an array: what is no number is neither parameter nor buffer."""
     return OTHER if array.problem and array.dtype[1:2] != "V" else kind_of(name, array.dtype)
@@ -102,9 +127,13 @@ def _refused(
     source: Source, values: int, shape: tuple[int, ...], descr: str, name: str
 ) -> tuple[LazyArray, int | None]:
     code = descr.strip("'")
-    letter = "V" if descr[0] in "[(" else code[1:2] or "?"
-    why = _REFUSALS.get(letter, "a type that not every machine has; save it as float64")
-    array = RefusedArray(shape, "object" if letter == "O" else code[:40], f"{name}: {why}")
+    letter = code[1:2] or "?"
+    word, why = "object" if letter == "O" else code[:40], _REFUSALS.get(letter)
+    if descr[0] in "[(":
+        word, why = STRUCTURED, structured(_FIELD.findall("[" + _INNER.sub("", descr[1:])))
+    elif why is None:
+        word, why = extended(code)
+    array = RefusedArray(shape, word, f"{name}: {why}")
     width = _WIDTH.fullmatch(code)
     if width is None or letter == "O":
         return array, None

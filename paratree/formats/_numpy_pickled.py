@@ -18,6 +18,7 @@ from paratree.files.composed import DecodedArray
 from paratree.files.local import Memory, Window, read
 from paratree.files.pickle import load
 from paratree.files.pickled import Global, Opaque
+from paratree.formats._npy import STRUCTURED, extended, structured
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ _REFUSALS = {  # letter of a dtype's code -> word for the dtype, and why it is n
     "T": ("text", "text; paratree reads numbers"),
     "M": ("datetime64", "dates; paratree reads numbers"),
     "m": ("timedelta64", "time spans; paratree reads numbers"),
-    "V": ("void", "records or bytes of no type; save its fields as arrays of their own"),
+    "V": ("void", "bytes of no type; save them as the dtype that they are"),
 }
 _SCALARS = {
     "f8": "d", "f4": "f", "f2": "e", "i8": "q", "i4": "i", "i2": "h", "i1": "b",
@@ -76,10 +77,7 @@ def numpy_array(value: Opaque, source: Source, member: str) -> LazyArray:
         return RefusedArray((None,), "unknown", f"{member}: the NumPy array has no state; save it again")
     known = _known(dtype)
     if known is None or not isinstance(raw, bytes | str | Window):
-        word, why = _REFUSALS.get(
-            "O" if isinstance(raw, list) else _code(dtype)[1:2],
-            (_code(dtype)[1:41], "a dtype that not every machine has; save it as float64"),
-        )
+        word, why = _refusal("O" if isinstance(raw, list) else _code(dtype)[1:2], dtype)
         return RefusedArray(check_shape(shape, source, member), word, f"{member}: {why}")
     lengths = check_shape(shape, source, member)
     strides = None
@@ -95,6 +93,14 @@ def numpy_array(value: Opaque, source: Source, member: str) -> LazyArray:
     if not narrow:
         return array
     return DecodedArray(lengths, name, lambda: array.read().view(numpy_dtype(name)), array.storage)
+
+
+def _refusal(letter: str, dtype: Opaque) -> tuple[str, str]:
+    """Return a word for a dtype that is not read, and why."""
+    fields = dtype.state[3] if isinstance(dtype.state, tuple) and len(dtype.state) > 3 else None
+    if letter == "V" and isinstance(fields, tuple) and all(isinstance(field, str) for field in fields):
+        return STRUCTURED, structured(fields)
+    return _REFUSALS.get(letter) or extended(_code(dtype))
 
 
 def _held(raw: bytes | str | Window, value: Opaque, source: Source) -> Source:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import pickle
 
 import ml_dtypes
 import numpy as np
@@ -77,7 +78,9 @@ def test_npz_of_many_kinds(tmp_path, save):
     [
         (np.array([{}, 1], dtype=object), "would run their pickles"),
         (np.ones(3, ml_dtypes.float8_e4m3fn), "void type"),
-        (np.zeros(2, [("a", "f4")]), "void type"),
+        (np.zeros(2, [("a", "f4"), (("title", "b"), "i8", (2,))]), "of the fields a, b; save each"),
+        (np.zeros(2, [("a", "f4"), ("c", [("d", "U3")]), ("e", "?")]), "of the fields a, c, e; save each"),
+        (np.zeros(2, [(name, "f4") for name in "abcd"]), "of the fields a, b, c, …; save each"),
         (np.array("text"), "text"),
         (np.array(b"text"), "text"),
         (np.array("2020-01-01", "M8[D]"), "dates"),
@@ -93,6 +96,19 @@ def test_listed_and_refused_on_read(tmp_path, array, reason):
     assert param.array.problem
     with pytest.raises(pt.UnreadableError, match=reason):
         _ = param.value
+
+
+def test_what_is_not_read_has_a_short_name(tmp_path):
+    records, wide = (
+        np.zeros(2, [(f"a long name of field {i}", "f4") for i in range(9)]),
+        np.ones(2, np.longdouble),
+    )
+    np.savez(tmp_path / "m.npz", records=records, wide=wide)
+    (tmp_path / "m.pkl").write_bytes(pickle.dumps({"records": records, "wide": wide}))
+    for file in ("m.npz", "m.pkl"):
+        tree = pt.open(tmp_path / file)
+        assert [param.dtype for param in tree.values()] == ["structured", wide.dtype.name]
+        assert {param.kind for param in tree.values()} == {"other"}
 
 
 @pytest.mark.parametrize("dtype", [ml_dtypes.bfloat16, ml_dtypes.float8_e5m2])
