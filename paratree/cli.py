@@ -510,8 +510,8 @@ def _fill_diff(parser: argparse.ArgumentParser) -> None:
         source.complete = _FILE  # type: ignore[attr-defined]
     add = parser.add_argument
     _add_selection(parser)
-    add("--rtol", metavar="X", type=_tolerance, default=0.0, help="allow changes of atol + X |a|")
-    add("--atol", metavar="X", type=_tolerance, default=0.0, help="allow changes of X + rtol |a|")
+    add("--rtol", metavar="X", type=_magnitude, default=0.0, help="allow changes of atol + X |a|")
+    add("--atol", metavar="X", type=_magnitude, default=0.0, help="allow changes of X + rtol |a|")
     add("--equal-nan", action="store_true", help="NaN equal NaN of other bits")
     add("--strip-prefix", metavar="P", action="append", help="take it from the names of both; repeatable")
     add("--map", metavar="FROM=TO", action="append", type=_renaming,
@@ -559,16 +559,6 @@ def _whole(text: str) -> int:
     if not text.isdecimal() or len(text) > 18:
         raise argparse.ArgumentTypeError(f"'{text}' is no whole number")
     return int(text)
-
-
-def _tolerance(text: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = -1.0
-    if not number >= 0:
-        raise argparse.ArgumentTypeError(f"'{text}' is no tolerance, a number that is not negative")
-    return number
 
 
 def _renaming(text: str) -> tuple[str, str]:

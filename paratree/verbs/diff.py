@@ -224,9 +224,7 @@ def _structure(row: Difference, pair: Pair) -> Difference:
         axes = None if any(problems) else turned_axes(pair.a, pair.b)
         return replace(row, status=rows.RESHAPED, axes=None, transposed=axes)
     problem = next((problem for problem in problems if problem is not None), None)
-    if problem is None or _same_blocks(pair):
-        return row
-    return replace(row, status=rows.UNREAD, problem=reason_of(problem))
+    return row if problem is None else replace(row, status=rows.UNREAD, problem=reason_of(problem))
 
 
 def _same_blocks(pair: Pair) -> bool:

@@ -1,6 +1,8 @@
 """Two trees compared: structure, statuses, ties, names, blocks, and what a load really loaded."""
 
+import sys
 import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
 
 import ml_dtypes
 import numpy as np
@@ -11,6 +13,7 @@ from paratree.core.array import RefusedArray
 from paratree.core.tree import Origin, Param, ParamTree
 from paratree.verbs import _pairs
 from paratree.verbs._differences import Diff
+from tests.attacks.cases_gguf import Tensor, gguf
 from tests.verbs.held import Held, held, tree_of, write
 
 W = np.arange(6, dtype=np.float32).reshape(2, 3)
@@ -376,3 +379,45 @@ def test_damage_is_an_error(tmp_path):
     path.write_bytes(path.read_bytes()[:-8])
     with pytest.raises(pt.CorruptFileError):
         pt.diff(tree, tree_of(w=W))
+
+
+# Quantised values
+
+
+def quantised(path, scale, step):
+    """Write 64 values of q8_0: two blocks of a float16 scale and 32 bytes."""
+    blocks = b"".join(np.float16(scale).tobytes() + np.arange(32, dtype=np.int8).tobytes() for _ in range(2))
+    changed = bytearray(blocks)
+    changed[40] += step
+    path.write_bytes(gguf([Tensor("w", (64,), 8, bytes(changed))]))
+    return path
+
+
+def test_quantised_arrays_that_are_stored_alike_are_equal_without_decoding(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "gguf", None)  # as if it were not installed
+    one, other = quantised(tmp_path / "a.gguf", 0.5, 0), quantised(tmp_path / "b.gguf", 0.5, 0)
+    assert pt.diff(one, other).same
+    differs = pt.diff(one, quantised(tmp_path / "c.gguf", 0.5, 3))
+    assert (differs.rows[0].status, differs.is_undecided) == ("not compared", True)
+
+
+def test_quantised_values_are_compared_as_what_they_stand_for(tmp_path):
+    pytest.importorskip("gguf", reason="gguf decodes the values")
+    one, other = quantised(tmp_path / "a.gguf", 0.5, 0), quantised(tmp_path / "b.gguf", 0.5, 3)
+    row = pt.diff(one, other).rows[0]
+    assert (row.changed, row.max_abs, row.where) == (1, 1.5, (36,))
+    plain = write(tmp_path / "w.safetensors", {"w": np.tile(np.arange(32, dtype=np.float32) / 2, 2)})
+    assert pt.diff(one, plain).rows[0].status == "equal after cast"
+    assert pt.diff(plain, other).rows[0].changed == 1
+
+
+def test_a_quantised_type_that_is_refused_is_not_compared(tmp_path):
+    path = tmp_path / "a.gguf"
+    path.write_bytes(gguf([Tensor("w", (32,), 31, bytes(18))]))
+    found = pt.diff(path, path)
+    assert found.rows[0].status == "not compared"
+
+
+def test_any_executor_may_run_it():
+    with ThreadPoolExecutor(2) as pool:
+        assert pt.diff(tree_of(w=W), tree_of(w=W + 1), executor=pool).rows[0].changed == 6
