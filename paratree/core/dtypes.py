@@ -29,17 +29,26 @@ BLOCKS = {  # name of a quantised dtype -> values in a block, and the bytes it t
     "iq4_nl_4_4": (32, 18), "iq4_nl_4_8": (32, 18), "iq4_nl_8_8": (32, 18),
 }  # fmt: skip
 
+UNREAD = {  # name of a dtype of torch that NumPy cannot hold -> bits a value
+    "complex32": 32, "qint8": 8, "quint8": 8, "qint32": 32, "float4_e2m1fn_x2": 8, "bits8": 8, "bits16": 16,
+}  # fmt: skip
+
 _OF_ML_DTYPES = frozenset(name for name, n in BITS.items() if "_" in name or n < 8 or name == "bfloat16")
 
 
 def is_known(name: str) -> bool:
-    """Tell whether it is known how many bytes values of the dtype called ``name`` take."""
+    """Tell whether values of the dtype called ``name`` can be read."""
     return name in BITS or name in BLOCKS
+
+
+def has_width(name: str) -> bool:
+    """Tell whether :func:`nbytes` knows the dtype called ``name``, though NumPy may not hold it."""
+    return is_known(name) or name in UNREAD
 
 
 def nbytes(size: int, name: str) -> int:
     """Return the bytes that ``size`` values take when packed without gaps."""
-    if (bits := BITS.get(name)) is not None:
+    if (bits := BITS.get(name) or UNREAD.get(name)) is not None:
         return -(-size * bits // 8)
     values, width = BLOCKS[name]
     return -(-size // values) * width

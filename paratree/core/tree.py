@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from math import prod
 from operator import index as whole_number
 
-from paratree.core.dtypes import is_known, nbytes
+from paratree.core.dtypes import has_width, nbytes
 from paratree.core.errors import NoSuchParamError, UnreadableError, printable
 from paratree.core.names import PARAMETER, role_of, split
 
@@ -80,7 +80,7 @@ class Param:
     def nbytes(self) -> int | None:
         """Bytes of the values without gaps; ``None`` while the size or the dtype's width is unknown."""
         size = self.size
-        return None if size is None or not is_known(self.dtype) else nbytes(size, self.dtype)
+        return None if size is None or not has_width(self.dtype) else nbytes(size, self.dtype)
 
     @property
     def role(self) -> str | None:

@@ -6,7 +6,7 @@ Source: the functions of ``torch._utils`` and ``torch._tensor`` that torch's pic
 from __future__ import annotations
 
 from paratree.core.array import RefusedArray
-from paratree.core.dtypes import BITS
+from paratree.core.dtypes import BITS, UNREAD
 from paratree.files.array import check_shape, file_array
 from paratree.files.pickled import Global
 
@@ -24,10 +24,7 @@ _OF_STORAGE = {  # class of a storage, less "Storage" -> dtype
     "ComplexDouble": "complex128", "ComplexFloat": "complex64", "ComplexHalf": "complex32",
     "QInt8": "qint8", "QUInt8": "quint8", "QInt32": "qint32", "QUInt4x2": "quint4x2", "QUInt2x4": "quint2x4",
 }  # fmt: skip
-_OTHER_WIDTHS = {  # dtypes of torch that NumPy cannot hold -> bytes a value
-    "complex32": 4, "qint8": 1, "quint8": 1, "qint32": 4, "quint4x2": 1, "quint2x4": 1,
-    "float4_e2m1fn_x2": 1, "bits8": 1, "bits16": 2, "bits1x8": 1, "bits2x4": 1, "bits4x2": 1,
-}  # fmt: skip
+_PACKED = frozenset({"quint4x2", "quint2x4", "bits1x8", "bits2x4", "bits4x2"})  # a byte holds several values
 _WORDS = {"double": "float64", "float": "float32", "half": "float16", "long": "int64", "int": "int32"}
 
 
@@ -71,7 +68,7 @@ class TensorRecord:
 
 def width(dtype: str) -> int:
     """Return the bytes a value of a torch dtype takes in a storage; 0 for a dtype that is not known here."""
-    return BITS[dtype] // 8 if dtype in BITS else _OTHER_WIDTHS.get(dtype, 0)
+    return (BITS.get(dtype) or UNREAD.get(dtype) or 8 * (dtype in _PACKED)) // 8
 
 
 def storage_dtype(kind: object) -> str:

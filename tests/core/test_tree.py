@@ -246,8 +246,13 @@ def test_a_parameter_tells_what_its_array_and_its_name_say():
 def test_unknown_dimensions_and_dtypes_have_no_size():
     unknown = Param("w", RefusedArray((8, None), "float32", "w: not yet"))
     assert (unknown.size, unknown.nbytes, unknown.ndim) == (None, None, 2)
-    quantized = Param("w", RefusedArray((8, 2), "qint8", "w: not yet"))
-    assert (quantized.size, quantized.nbytes) == (16, None)
+    packed = Param("w", RefusedArray((8, 2), "quint4x2", "w: not yet"))
+    assert (packed.size, packed.nbytes) == (16, None)
+
+
+@pytest.mark.parametrize(("dtype", "nbytes"), [("qint8", 16), ("qint32", 64), ("complex32", 64)])
+def test_a_width_that_is_known_counts_though_numpy_has_no_such_dtype(dtype, nbytes):
+    assert Param("w", RefusedArray((8, 2), dtype, "w: convert it")).nbytes == nbytes
 
 
 def test_a_refused_array_says_why_whatever_is_asked():
