@@ -47,7 +47,7 @@ def read(data: bytes, wanted=lambda _: False) -> Group:
 def check(data: bytes) -> int:
     """Compare all that is in a file with h5py's reading; return how many arrays there are."""
     with h5py.File(io.BytesIO(data)) as file:
-        return _check_group(file, read(data))
+        return _check_group(file["/"], read(data))  # h5py 3.8 lists a file itself by name
 
 
 def _check_group(group, found: Group) -> int:
@@ -370,7 +370,7 @@ def test_chunks_at_the_edge_may_be_left_unfiltered():
         made_so = file.create_dataset("w", data=np.arange(10, dtype="i4"), chunks=(4,), compression="gzip")
         made_so.id.write_direct_chunk((8,), np.array([8, 9, -1, -1], "<i4").tobytes())
 
-    data = made(fill, libver="latest", track_order=False)
+    data = made(fill, libver=("v110", "v110"))
     layout = data.index(b"\4\2\0\2")  # version, kind, flags, axes and one
     start = data.rindex(b"OHDR", 0, layout)
     width = 1 << (data[start + 5] & 3)
