@@ -9,6 +9,8 @@ Only what a command needs is imported: ``show`` into a pipe takes but a few time
 from __future__ import annotations
 
 import argparse
+import codecs
+import errno
 import gc
 import os
 import sys
@@ -33,6 +35,10 @@ _FIGURES = (
     "name", "size", "nan", "inf", "zeros", "min", "max", "mean", "std", "rms", "l1", "l2", "absmax",
 )  # fmt: skip
 _WIDEST_HELP = 100
+_LONGEST_WIDTH = 5  # digits of COLUMNS; more is nonsense
+_ASCII = str.maketrans(
+    {"×": "x", "·": "-", "–": "-", "…": "...", "⛓": "="}
+)  # for a stdout that has no such signs
 _FILE = {"bash": "_shtab_compgen_files", "zsh": "_files", "tcsh": "f"}  # what shtab calls shtab.FILE
 _DESCRIPTION = """\
 What is in a checkpoint file: without its framework, without running its code.
@@ -69,7 +75,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         gc.disable()
     arguments = sys.argv[1:] if argv is None else list(argv)
     if reconfigure := getattr(sys.stdout, "reconfigure", None):
-        reconfigure(errors="backslashreplace")
+        codecs.register_error("paratree", _in_ascii)
+        reconfigure(errors="paratree")
     try:
         options = _parse(arguments)
         status: int = options.run(options)
@@ -85,13 +92,30 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _CLOSED_PIPE
     except OSError as error:
         _discard_output()
-        place = "" if error.filename is None else f"{printable(str(error.filename))}: "
-        return _complain(f"{place}{error.strerror or error}", arguments)
+        return _complain(_of_system(error), arguments)
     except MemoryError:
         return _complain("the memory is not enough; 'paratree get --slice' reads a part", arguments)
     except KeyboardInterrupt:
         return _INTERRUPTED
     return status
+
+
+def _of_system(error: OSError) -> str:
+    """Return what the system refused, where, and what to do; what has no name is stdout if it is full."""
+    place = "" if error.filename is None else f"{printable(str(error.filename))}: "
+    if error.errno == errno.ENOSPC:
+        return f"{place or 'stdout: '}{error.strerror}; make room, or write elsewhere"
+    if isinstance(error, PermissionError):
+        return f"{place}{error.strerror}; 'ls -ld' shows who may use it and its folder"
+    return f"{place}{error.strerror or error}"
+
+
+def _in_ascii(error: UnicodeError) -> tuple[str, int]:
+    """Write what stdout cannot encode: our own signs in ASCII, everything else escaped."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    found = error.object[error.start : error.end]
+    return found.translate(_ASCII).encode("ascii", "backslashreplace").decode(), error.end
 
 
 def _complain(message: str, arguments: Sequence[str] = (), status: int = _TROUBLE) -> int:
@@ -278,7 +302,17 @@ def _open(source: str) -> ParamTree:
     is_code = colon and all(part.isidentifier() for part in (*module.split("."), *name.split(".")))
     if not is_code or os.path.exists(source):  # noqa: PTH110 -- see files.local
         return paratree.open(source)
-    return paratree.open(_made(module, name))
+    return _opened(_made(module, name), source)
+
+
+def _opened(model: Any, place: str) -> ParamTree:
+    """Open what the code at ``place`` made; the tree and its errors are called so."""
+    try:
+        tree = paratree.open(model)
+    except paratree.UnknownSourceError as error:
+        raise paratree.UnknownSourceError(f"{place}: {error}") from error
+    tree.rename(place)
+    return tree
 
 
 def _made(module: str, name: str) -> Any:
@@ -334,13 +368,15 @@ def _print_rich(renderable: RenderableType) -> None:
     from rich.console import Console
 
     forced = True if os.environ.get("FORCE_COLOR") else None
-    Console(force_terminal=forced, highlight=False, markup=False, emoji=False).print(renderable)
+    console = Console(force_terminal=forced, width=_width(), highlight=False, markup=False, emoji=False)
+    console.print(renderable)
 
 
 def _width() -> int:
     """Return the number of columns; shutil would do it, at a tenth of the whole start."""
-    if (columns := os.environ.get("COLUMNS", "")).isdecimal():
-        return max(int(columns), 1)
+    columns = os.environ.get("COLUMNS", "")
+    if columns.isdecimal() and len(columns) <= _LONGEST_WIDTH and int(columns):
+        return int(columns)
     try:
         return os.get_terminal_size(1).columns or 80
     except OSError:
@@ -378,6 +414,8 @@ class _Parser(argparse.ArgumentParser):
     """Says what is wrong in one line."""
 
     def error(self, message: str) -> NoReturn:
+        if message.endswith("required: NAME"):
+            message += " (one that begins with '-' goes after '--')"
         self.exit(_TROUBLE, f"paratree: {printable(message)}; see '{self.prog} --help'\n")
 
 

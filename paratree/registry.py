@@ -9,7 +9,7 @@ from functools import cache
 from importlib import import_module
 from io import IOBase
 
-from paratree.core.errors import MismatchError, UnknownSourceError, printable
+from paratree.core.errors import MismatchError, SourceNotFoundError, UnknownSourceError, printable
 from paratree.files.folder import folder_entries, latest_entries
 from paratree.files.local import LocalFile
 from paratree.files.zip import archive
@@ -58,6 +58,8 @@ def open(source: object, *, grads: object = None) -> ParamTree:
 
 
 def _open_path(path: str) -> ParamTree:
+    if not path:
+        raise SourceNotFoundError("'' is no path; give a file or a folder")
     if os.path.isdir(path):  # noqa: PTH112 -- pathlib costs the command line a fifth of its start
         path = entry_of(path)
     file = LocalFile(_index_of(path))

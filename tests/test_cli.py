@@ -1,5 +1,6 @@
 """The command line, from outside: output, messages, exit codes, files."""
 
+import errno
 import io
 import json
 import os
@@ -178,7 +179,8 @@ def test_a_file_that_may_not_be_read(file, capsys, monkeypatch):
 
     monkeypatch.setattr(os, "open", refuse)
     assert cli.main(["show", str(file)]) == 2
-    assert capsys.readouterr().err == f"paratree: {file}: Permission denied\n"
+    said = capsys.readouterr().err
+    assert said == f"paratree: {file}: Permission denied; 'ls -ld' shows who may use it and its folder\n"
 
 
 def test_too_little_memory(file, capsys, monkeypatch):
@@ -455,7 +457,10 @@ def test_a_full_disk_is_2(file):
         done = subprocess.run(
             [sys.executable, "-m", "paratree", "show", file], stdout=full, stderr=subprocess.PIPE, text=True
         )
-    assert (done.returncode, done.stderr) == (2, "paratree: No space left on device\n")
+    assert (done.returncode, done.stderr) == (
+        2,
+        "paratree: stdout: No space left on device; make room, or write elsewhere\n",
+    )
 
 
 def test_a_closed_stdout(file):
@@ -506,9 +511,46 @@ def test_main_in_a_program_without_stdout(file, monkeypatch):
 
 def test_the_width_of_an_odd_terminal(monkeypatch, capsys):
     monkeypatch.setattr(sys, "stdout", io.StringIO())
-    for columns in ("0", "x", ""):
+    monkeypatch.setattr(os, "get_terminal_size", lambda descriptor: os.terminal_size((0, 0)))
+    for columns in ("0", "000", "x", "-5", "", "9" * 30):
         monkeypatch.setenv("COLUMNS", columns)
-        assert cli._width() > 0
+        assert cli._width() == 80
+
+
+@pytest.mark.parametrize("columns", ["0", "-1", "many"])
+def test_a_terminal_of_no_sound_width_shows_all(columns, file):
+    for command in (["show", file], ["formats"]):
+        plain = ANSI.sub("", on_terminal(*command, columns=columns))
+        assert "safetensors" in plain
+    assert "embed.weight" in ANSI.sub("", on_terminal("show", file, columns=columns))
+
+
+def test_signs_that_stdout_has_not_are_those_of_ascii(file):
+    seen = run("show", file, env={"PYTHONIOENCODING": "ascii"}).stdout
+    assert "layers.{0..2}.weight x3  2 x 2  float32" in seen
+    assert "6 of 6 readable - 1 tied group" in seen
+    assert "\\x" not in seen
+
+
+def test_a_name_that_begins_as_an_option_goes_after_two_dashes(tmp_path):
+    path = tmp_path / "m.safetensors"
+    path.write_bytes(safetensors({"-x": entry()}))
+    assert "(one that begins with '-' goes after '--')" in run("get", path, "-x").stderr
+    assert run("get", path, "--", "-x").returncode == 0
+
+
+def test_a_full_disk_is_that_of_the_file_that_is_written(file, capsys, monkeypatch, tmp_path):
+    real = os.fdopen
+
+    def full(descriptor, *_):
+        real(descriptor, "wb").close()
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fdopen", full)
+    assert cli.main(["get", str(file), "steps", "-o", str(tmp_path / "x.npy")]) == 2
+    assert capsys.readouterr().err.startswith(
+        f"paratree: {tmp_path / 'x.npy'}: No space left on device; make"
+    )
 
 
 def test_with_stderr_closed_an_error_is_not_data():

@@ -73,6 +73,7 @@ def test_a_live_model_is_shown(name, names, run):
     code, out, err = run("show", f"my_package.models:{name}", "--json")
     assert code == 0
     assert [param["name"] for param in json.loads(out)["params"]] == names
+    assert json.loads(out)["source"] == f"my_package.models:{name}"
     assert err == "this line is no data\n"
 
 
@@ -99,7 +100,7 @@ def test_a_value_of_it_is_printed(run):
         ("my_package.others:net", "it raised ModuleNotFoundError: No module named 'my_package.others'"),
         ("my_package.models:needs", "it raised TypeError: needs() missing 1 required positional argument"),
         ("my_package.models:fails", "it raised ValueError: no\\x1b[31m data; --debug shows where"),
-        ("my_package.models:number", "builtins.int: not a model of any of"),
+        ("my_package.models:number", "my_package.models:number: builtins.int: not a model of any of"),
     ],
 )
 def test_what_makes_no_model_is_2_and_one_line(source, message, run):

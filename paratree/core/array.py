@@ -158,7 +158,11 @@ def basic_index(index: Index, shape: tuple[int, ...]) -> tuple[int | range, ...]
     gap = next(i for i, part in enumerate(parts) if part is ...)
     missing = len(shape) - (len(parts) - 1)
     if missing < 0:
-        raise IndexError(f"the index has {len(parts) - 1} parts and the array {len(shape)} axes")
+        given, axes = len(parts) - 1, len(shape)
+        raise IndexError(
+            f"the index has {given} part{'s' * (given != 1)} and the array "
+            + (f"{axes} {'axis' if axes == 1 else 'axes'}" if axes else "is a scalar, without axes")
+        )
     parts[gap : gap + 1] = [slice(None)] * missing
     return tuple(
         range(length)[part] if isinstance(part, slice) else _position(part, axis, length)

@@ -201,6 +201,18 @@ class Origin:
             close()
 
 
+class _Layers(tuple["ParamTree", ...]):
+    """Layers, in order; asked for one that is not there, it says how many there are."""
+
+    __slots__ = ()
+
+    def __getitem__(self, place: Any) -> Any:
+        try:
+            return super().__getitem__(place)
+        except IndexError:
+            raise IndexError(f"no layer {place}: there are {len(self)} layers") from None
+
+
 class ParamTree(Mapping[str, Param]):
     """An ordered, read-only mapping from dotted names to parameters.
 
@@ -230,6 +242,17 @@ class ParamTree(Mapping[str, Param]):
     def source(self) -> str:
         """Path, or the class of the live object."""
         return self._origin.source
+
+    def rename(self, source: str) -> None:
+        """Call what the tree was opened from otherwise, here and in its subtrees, as messages show it.
+
+        Args:
+            source: the name, as ``"my_package.models:build"``.
+
+        Example:
+            >>> tree.rename("the model after epoch 3")  # doctest: +SKIP
+        """
+        self._origin.source = source
 
     @property
     def format(self) -> str:
@@ -366,7 +389,7 @@ class ParamTree(Mapping[str, Param]):
                     if (owner := owners.get(dotted[:cut])) is not None:
                         owner[name[cut + 1 :]] = param
                     cut = dotted.rfind(".", 0, cut)
-            self._layers = tuple(
+            self._layers = _Layers(
                 self._at(owner, params) if owner else self for owner, params in owners.items()
             )
         return self._layers

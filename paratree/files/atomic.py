@@ -64,7 +64,9 @@ def replacing(path: str | os.PathLike[str], *, force: bool = False) -> Iterator[
                 os.fsync(descriptor)
             _existing(target, force)  # it may have come while we wrote
             new.replace(target)
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, OSError) and error.filename is None:  # of a write
+                error.filename = str(path)
             new.unlink(missing_ok=True)
             raise
         _sync_folder(target.parent)

@@ -219,3 +219,16 @@ def test_more_axes_than_numpy_holds_are_said():
     else:
         with pytest.raises(UnreadableError, match="at most 32 axes and this array has 64; read"):
             array.read()
+
+
+@pytest.mark.parametrize(
+    ("index", "shape", "said"),
+    [
+        ((0,), (), "1 part and the array is a scalar, without axes"),
+        ((0, 0), (3,), "2 parts and the array 1 axis"),
+        ((0, 0, 0), (3, 4), "3 parts and the array 2 axes"),
+    ],
+)
+def test_an_index_of_too_many_parts_says_how_many(index, shape, said):
+    with pytest.raises(IndexError, match=f"^the index has {said}$"):
+        basic_index(index, shape)

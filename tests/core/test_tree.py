@@ -139,6 +139,21 @@ def test_layers_are_the_subtrees_that_own_parameters_in_order(tree):
     assert [layer.prefix for layer in tree["encoder.0"].layers] == ["encoder.0.attn.query", "encoder.0.norm"]
 
 
+def test_a_layer_that_is_not_there(tree):
+    with pytest.raises(IndexError, match=f"no layer 999: there are {len(tree.layers)} layers"):
+        tree.layers[999]
+    assert isinstance(tree.layers, tuple)
+    assert tree.layers[1:][0] is tree.layers[1]
+
+
+def test_a_tree_takes_another_name():
+    tree = tree_of("a.weight", "a.bias")
+    tree.rename("after epoch 3")
+    assert tree.source == tree.layers[0].source == "after epoch 3"
+    with pytest.raises(NoSuchParamError, match="after epoch 3: no parameter"):
+        tree["nothing"]
+
+
 def test_a_layer_that_also_has_sublayers_holds_them_too():
     tree = tree_of("block.gate", "block.linear.weight")
     assert [list(layer) for layer in tree.layers] == [["gate", "linear.weight"], ["weight"]]
