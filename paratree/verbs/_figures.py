@@ -128,6 +128,6 @@ def root_of_ratio(above: Scaled, below: Scaled) -> float:
         return float("inf")
     power = (above[1] - below[1]) // 2
     try:
-        return ldexp(sqrt(above[0] / below[0]), power)
+        return ldexp(sqrt(above[0]) / sqrt(below[0]), power)
     except OverflowError:
         return float("inf")
