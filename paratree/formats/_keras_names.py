@@ -37,6 +37,7 @@ _OPTIONS = {  # variable -> entry of the configuration that makes it, and with w
 }  # fmt: skip
 _ALWAYS = {("RMSNormalization", "scale")}
 _QUANTISED = {"Dense": "kernel", "EinsumDense": "kernel", "Embedding": "embeddings"}
+_GROUPS = "g_idx"  # of int4 in blocks: the block of each row
 _DEPTHWISE_2 = "depthwise_kernel"  # what Keras 2 calls the kernel of a depthwise convolution
 _PROJECTIONS = {"query_dense", "key_dense", "value_dense", "output_dense"}  # what only attention holds
 _TOP = ("optimizer", "metrics")  # attributes of a model that are none of its layers
@@ -94,7 +95,7 @@ class Inner:
         self.places: dict[int, int] = {}
         counts: dict[Keys, int] = {}
         for key, config in _inner(layer.config):
-            name, base = config["config"]["name"], _snake(config["class_name"])
+            name, base = name_of(config), _snake(config["class_name"])
             count = counts[key, base] = counts.get((key, base), -1) + 1
             self.by_name[name] = None if name in self.by_name else config
             self.by_keys[key,] = None if (key,) in self.by_keys else config
@@ -112,10 +113,16 @@ def _inner(config: Config) -> Iterator[tuple[str, Config]]:
             waiting += [(key, item) for item in reversed(value)]
         elif isinstance(value, dict):
             inner, kind = value.get("config"), value.get("class_name")
-            if isinstance(inner, dict) and isinstance(inner.get("name"), str) and isinstance(kind, str):
+            if isinstance(inner, dict) and isinstance(kind, str) and name_of(value):
                 yield key, value
             else:
                 waiting += [(key, item) for item in reversed(value.values())]
+
+
+def name_of(config: Config) -> str:
+    """Return the name of a layer: a custom one may leave it to the model that holds it."""
+    found = config["config"].get("name", config.get("name"))
+    return found if isinstance(found, str) else ""
 
 
 def part(layer: Layer, name: str, role: str = "", config: Config | None = None) -> Layer:
@@ -132,7 +139,7 @@ def kind_and_layout(layer: Layer, name: str, dtype: str, ndim: int) -> tuple[str
     """Return what a variable is and the names of its axes."""
     row = _row(layer.kind, name)
     if row not in KERAS.get(layer.kind, {}):
-        return kind_of(name, dtype), None
+        return BUFFER if name == _GROUPS else kind_of(name, dtype), None
     return _KINDS.get(name, PARAMETER), keras_layout(layer.kind, row, ndim)
 
 
@@ -196,7 +203,11 @@ def _names(layer: Layer, datasets: list[Dataset], generation: str) -> list[str]:
     if layer.keys == ("optimizer",) and count and shapes[0] == () and "int" in datasets[0].array.dtype:
         return ["iteration", *numbers[1:]]
     if count and datasets[0].array.dtype == "int8" and (main := _QUANTISED.get(layer.kind)):
-        packed = {2: [main, f"{main}_scale"], 3: [main, "bias", f"{main}_scale"]}
+        grouped = [f"{main}_scale", f"{main}_zero", _GROUPS]
+        packed = {
+            2: [main, f"{main}_scale"], 3: [main, "bias", f"{main}_scale"],
+            4: [main, *grouped], 5: [main, "bias", *grouped],
+        }  # fmt: skip
         return packed.get(count, numbers)
     fitting = [
         names for names in _variants(layer, generation)
@@ -256,11 +267,11 @@ def _child(parent: Layer, inner: Inner, keys: Keys, group: Group) -> Layer:
     own = inner.by_name.get(name) if name else inner.by_keys.get((_list_of(keys), *keys[1:]))
     called = name
     if own is not None:
-        called = name or own["config"]["name"]
+        called = name or name_of(own)
     elif (
         name is None and parent.kind == "Bidirectional" and (own := inner.by_keys.get(("layer",))) is not None
     ):
-        called = key.removesuffix("layer") + own["config"]["name"]  # made twice of the one layer it was given
+        called = key.removesuffix("layer") + name_of(own)  # made twice of the one layer it was given
     elif name is None and role:
         called = _snake(KERAS_PARTS[parent.kind][role]) if role == "cell" else role
     if own is None and {k.strip("_") for k in group.children} >= _PROJECTIONS:

@@ -283,3 +283,44 @@ def test_shards_of_a_compiled_model_hold_its_optimizer(tmp_path):
     with pt.open(tmp_path / "m.weights.json") as tree, pt.open(tmp_path / "one.weights.h5") as one:
         assert list(tree) == list(one)
         assert len(tree.select(kind="state")) > 10
+
+
+@pytest.mark.parametrize("mode", ["int8", "int4"])
+def test_quantised_layers_have_the_names_that_keras_gives(mode, tmp_path):
+    net = keras.Sequential(
+        [keras.Input((8,)), keras.layers.Dense(4), keras.layers.Dense(2, use_bias=False)], name="net"
+    )
+    net.quantize(mode)
+    net.save(tmp_path / "net.keras")
+    tree = pt.open(tmp_path / "net.keras")
+    for layer in net.layers:
+        if layer.variables:
+            names = layer.variable_serialization_spec[mode]
+            names = [name for name in names if getattr(layer, name, None) is not None]
+            assert [n.rpartition(".")[2] for n in tree if n.startswith(f"{layer.name}.")] == names
+            assert tree[f"{layer.name}.kernel"].kind == "parameter"
+    assert not tree.notes
+
+
+class _Inside(keras.layers.Layer):
+    """A layer of the user's with a variable and a layer inside, and no get_config of its own."""
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.inner = keras.layers.Dense(3, name="inner")
+
+    def build(self, shape):
+        self.a = self.add_weight(shape=(3,), name="a")
+        self.inner.build(shape)
+        self.built = True
+
+    def call(self, x):
+        return self.inner(x) + self.a
+
+
+def test_a_custom_layer_keeps_its_place(tmp_path):
+    x = first = keras.Input((3,))
+    for layer in (keras.layers.Dense(3, name="zz"), _Inside(name="cc"), keras.layers.Dense(2, name="aa")):
+        x = layer(x)
+    keras.Model(first, x).save(tmp_path / "net.keras")
+    assert [layer.prefix for layer in pt.open(tmp_path / "net.keras").layers] == ["zz", "cc", "cc.inner", "aa"]
