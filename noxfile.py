@@ -46,6 +46,21 @@ FRAMEWORKS = [
     "mxnet==1.9.1",  # its numpy<2 is taken back in pyproject.toml; tests/mxnet_numpy.py lets it import
     "transformers==4.57.6",  # the last with Flax and TensorFlow classes
 ]
+PEERS = [  # as benchmarks/peers_tools.py names them; none of them hinders another
+    "checkpoint-lens==0.1.2",
+    "ckptkit[cli]==0.3.0",
+    "diffai-python==0.5.2",
+    "hf-mem==0.5.6",
+    "modeldelta==0.4.4",
+    "modelinfo-cli==1.4.4",
+    "safetensors==0.8.0",
+    "safetensors-print==0.1.0",
+    "torchinfo==1.8.0",
+    "torchsummary==1.5.1",
+    "weightbridge==0.0.4",
+    "weightlens==0.3.0",
+    "weightscope==0.4.3",
+]
 OLDEST = ["blake3==1.0.0", "h5py==3.8.0", "ml_dtypes==0.5.0", "numpy==1.23.5", "rich==13.7.0", "shtab==1.7.0"]
 
 
@@ -138,6 +153,13 @@ def bench(session: nox.Session) -> None:
     session.run("python", "benchmarks/listing.py", *session.posargs)
     session.run("python", "-m", "benchmarks.formats", *session.posargs)
     session.run("python", "-m", "benchmarks.live", *session.posargs)
+
+
+@nox.session(python="3.11")
+def peers(session: nox.Session) -> None:
+    """Ask the released peers and paratree the same questions: ``-- --write docs/peers.md`` (no test)."""
+    session.install("--compile-bytecode", "--reinstall-package", "paratree", ".", "torch==2.13.0", *PEERS)
+    session.run("python", "-m", "benchmarks.peers", *session.posargs)
 
 
 @nox.session(python="3.11")
