@@ -79,8 +79,11 @@ ADDED = Measure(lambda ours, other: (ours.seconds - other.seconds) * 1e3, "{:+.0
 MEMORY = Measure(lambda ours, _: ours.megabytes, "{:.0f} MB", least=False)
 
 
-def run(command: list[str], *, terminal: bool = False) -> Run:
-    """Run a command to its end, its output read through a pipe or a pseudo-terminal."""
+def run(command: list[str], *, terminal: bool = False, codes: tuple[int, ...] = (0,)) -> Run:
+    """Run a command to its end, its output read through a pipe or a pseudo-terminal.
+
+    Any exit code but ``codes`` ends the benchmark.
+    """
     environment = {k: v for k, v in os.environ.items() if k not in {"NO_COLOR", "FORCE_COLOR", "COLUMNS"}}
     environment["TERM"] = "xterm-256color"
     reading, writing = pty.openpty() if terminal else os.pipe()
@@ -94,7 +97,7 @@ def run(command: list[str], *, terminal: bool = False) -> Run:
     child.returncode = os.waitstatus_to_exitcode(status)
     drain.join()
     os.close(reading)
-    if child.returncode:
+    if child.returncode not in codes:
         raise SystemExit(f"{' '.join(command)}: exit code {child.returncode}")
     return Run(seconds, usage.ru_maxrss / 1024)
 
