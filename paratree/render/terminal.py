@@ -84,15 +84,14 @@ def _lines(listing: Listing, console: Console, width: int) -> Iterator[Segment]:
     heads = "".join(texts[0] for texts in padded)
     yield Segment(f"{'  name':<{room + _GAP}}{heads}\n", Style(dim=True))
     styles = [_STYLES.get(heading) for heading, _ in columns]
-    before: tuple[str, ...] = ()
-    for i, row in enumerate(listing.rows, 1):
-        name = _name(row, before, room)
+    names = _names(listing.rows, room)
+    for i, (row, (cut, common)) in enumerate(zip(listing.rows, names, strict=True), 1):
+        name = _name(row, cut, common)
         yield from name.render(console)
         yield Segment(" " * (room + _GAP - name.cell_len))
         for texts, style in zip(padded, styles, strict=True):
             yield Segment(texts[i], style)
         yield Segment.line()
-        before = row.path
 
 
 def _padded(heading: str, texts: list[str]) -> list[str]:
@@ -150,16 +149,55 @@ def _tied(row: Row) -> str:
     return f"{mark} = {shortened(printable(row.tied_with), _LONGEST_TIED)}"
 
 
-def _name(row: Row, before: tuple[str, ...], width: int) -> Text:
-    """Return a row's name, cut in its middle, what it has in common with the row before it dimmed."""
-    name = printable(row.name)
-    times = cells(row)[0].removeprefix(name)
-    common = 0
-    for own, other in zip(row.path[:-1], before, strict=False):
-        if own != other:
-            break
-        common += len(printable(own))
-    text = Text("  " + shortened(name, width - len(times), common))
+def _names(rows: Sequence[Row], width: int) -> list[tuple[str, int]]:
+    """Return the names of rows, cut to a width, and how long a start each shares with the row before it."""
+    found: list[tuple[str, int]] = []
+    alike: dict[str, list[int]] = {}
+    before: tuple[str, ...] = ()
+    for row in rows:
+        common = 0
+        for own, other in zip(row.path[:-1], before, strict=False):
+            if own != other:
+                break
+            common += len(printable(own))
+        text = shortened(printable(row.name), width - len(_times(row)), common)
+        alike.setdefault(text, []).append(len(found))
+        found.append((text, common))
+        before = row.path
+    for places in alike.values():
+        if len(places) > 1:
+            names = [printable(rows[i].name) for i in places]
+            room = width - max(len(_times(rows[i])) for i in places)
+            for i, text in zip(places, told_apart(names, room), strict=True):
+                found[i] = (text or found[i][0], found[i][1])
+    return found
+
+
+def told_apart(names: Sequence[str], width: int) -> list[str]:
+    """Cut names out at two places, so that where they differ stays; empty texts if there is no room for that.
+
+    >>> told_apart(["bidirectional.forward_lstm.kernel", "bidirectional.backward_lstm.kernel"], 18)
+    ['…forward_l….kernel', '…backward_….kernel']
+    """
+    first, last = min(names), max(names)
+    start = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(first))
+    cut = []
+    for name in names:
+        dot = max(name.rfind("."), name.rfind("/"))
+        tail = "…" + name[dot:] if dot > start else ""
+        cut.append("…" + set_cell_size(name[start:], max(width - 1 - cell_len(tail), 0)).rstrip() + tail)
+    fits = all(cell_len(text) <= width for text in cut) and len(set(cut)) == len(set(names))
+    return cut if fits else [""] * len(cut)
+
+
+def _times(row: Row) -> str:
+    return cells(row)[0].removeprefix(printable(row.name))
+
+
+def _name(row: Row, cut_name: str, common: int) -> Text:
+    """Return a row's name, what it has in common with the row before it dimmed."""
+    times = _times(row)
+    text = Text("  " + cut_name)
     cut = text.plain.find("…", 2)
     text.stylize("dim", 2, 2 + common if cut < 0 else min(2 + common, cut))
     for braces in _BRACES.finditer(text.plain):

@@ -106,7 +106,10 @@ def _coverage(listing: Listing, hints: bool) -> list[str]:
     names = len(listing.params)
     bad = sum(number for _, number in listing.unreadable)
     folded = [row.tensors for row in listing.rows if row.shape is not None and row.tensors > 1]
+    hidden = names - listing.listed
     facts = [f"{names - bad} of {names} readable" if names else "nothing to read"]
+    if hidden:
+        facts[0] += f", {hidden} of them hidden"
     facts.append(plural(len(listing.ties), "tied group") if listing.ties else "no ties")
     if listing.frozen:
         facts.append(f"{listing.frozen} frozen")

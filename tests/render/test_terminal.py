@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.console import Console
 
-from paratree.render.terminal import formats, shortened, table
+from paratree.render.terminal import formats, shortened, table, told_apart
 from paratree.verbs.formats import FormatFacts
 from paratree.verbs.formats import formats as known
 from paratree.verbs.show import show
@@ -91,6 +91,25 @@ def test_a_shortened_name_fits_and_is_made_of_both_ends(name, width, common):
         assert name.startswith(start.rstrip())
         assert name.endswith(tail)
         assert tail or width < 4
+
+
+def test_names_that_would_be_cut_alike_are_told_apart():
+    ways = [f"bidirectional.{way}_layer.lstm_cell.kernel" for way in ("forward", "backward")]
+    seen = printed(tree_of(*ways, "out.kernel"), 40)
+    rows = [line.split()[0] for line in seen.splitlines() if "kernel" in line]
+    assert len(set(rows)) == 3
+    assert any("forw" in row for row in rows)
+    assert all(row.endswith("kernel") for row in rows)
+    assert all(cell_len(line) <= 40 for line in seen.splitlines())
+
+
+@given(st.lists(st.text("ab._", min_size=1, max_size=30), min_size=2, unique=True), st.integers(3, 20))
+def test_names_told_apart_differ_and_fit(names, width):
+    cut = told_apart(names, width)
+    assert len(cut) == len(names)
+    if any(cut):
+        assert len(set(cut)) == len(cut)
+        assert all(cell_len(text) <= width for text in cut)
 
 
 def test_what_a_row_shares_with_the_row_before_is_dim():

@@ -35,7 +35,7 @@ name            shape  dtype    params  bytes
 model.0.weight  8 × 4  float32      32  128 B
 model.0.bias    8      float32       8   32 B
 
-5 of 5 readable · no ties · 1 frozen
+5 of 5 readable, 3 of them hidden · no ties · 1 frozen
 beside the parameters: 2 optimizer states, 256 B hidden (--kind state), \
 1 other tensor, 16 B hidden (--kind other)
 meta: epoch = 3, optimizer.param_groups.0.lr = 0.0003"""
