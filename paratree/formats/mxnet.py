@@ -8,6 +8,7 @@ names of the structure; ``export`` and ``save_checkpoint`` write ``arg:NAME``, `
 from __future__ import annotations
 
 import re
+from collections import Counter
 
 from paratree.core.array import RefusedArray
 from paratree.core.errors import CorruptFileError, SourceNotFoundError
@@ -135,8 +136,9 @@ def _in_order(params: dict[str, Param], symbol: Symbol) -> list[str]:
 def _notes(arrays: list[LazyArray], left: int) -> list[str]:
     sparse = [array.stored_as for array in arrays if isinstance(array, RowSparseArray | CsrArray)]
     notes = [
-        f"{sparse.count(word)} of the arrays are stored as {word}; sizes here count their zeros, too"
-        for word in dict.fromkeys(sparse)
+        f"{number} of the arrays {'is' if number == 1 else 'are'} stored as {word}; "
+        "sizes here count their zeros, too"
+        for word, number in Counter(sparse).items()
     ]
     return notes + ([f"{left} bytes follow the names; nothing says what they are"] if left else [])
 
