@@ -323,4 +323,5 @@ def test_a_custom_layer_keeps_its_place(tmp_path):
     for layer in (keras.layers.Dense(3, name="zz"), _Inside(name="cc"), keras.layers.Dense(2, name="aa")):
         x = layer(x)
     keras.Model(first, x).save(tmp_path / "net.keras")
-    assert [layer.prefix for layer in pt.open(tmp_path / "net.keras").layers] == ["zz", "cc", "cc.inner", "aa"]
+    tree = pt.open(tmp_path / "net.keras")
+    assert [layer.prefix for layer in tree.layers] == ["zz", "cc", "cc.inner", "aa"]
