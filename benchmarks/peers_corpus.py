@@ -140,7 +140,8 @@ def _write(folder: Path, name: str, tensors: State) -> None:
 
 def _write_shards(folder: Path, tensors: State) -> None:
     folder.mkdir(exist_ok=True)
-    names, weight_map = list(tensors), {}
+    names = list(tensors)
+    weight_map: dict[str, str] = {}
     for number, part in enumerate((names[:14], names[14:]), 1):
         shard = f"model-{number:05}-of-00002.safetensors"
         save_file({name: tensors[name] for name in part}, folder / shard, metadata={"format": "pt"})
@@ -154,7 +155,7 @@ def _write_training(path: Path) -> None:
     """Write a model, what Adam keeps of it, and where the training stood."""
     tensors = {name: torch.nn.Parameter(tensor) for name, tensor in state().items()}
     optimizer = torch.optim.Adam(list(tensors.values()))
-    sum(tensor.square().sum() for tensor in tensors.values()).backward()  # type: ignore[union-attr]
+    sum(tensor.square().sum() for tensor in tensors.values()).backward()
     optimizer.step()
     torch.save(
         {"model_state_dict": state(), "optimizer_state_dict": optimizer.state_dict(), "epoch": 3}, path

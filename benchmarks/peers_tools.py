@@ -83,7 +83,7 @@ def _paratree_changed(output: Output) -> set[str] | None:
 
 def _paratree_total(output: Output) -> int | None:
     found = _document(output)
-    return found and found["totals"]["parameter"]["size"]
+    return None if found is None else int(found["totals"]["parameter"]["size"])
 
 
 def _paratree_names(output: Output) -> set[str]:

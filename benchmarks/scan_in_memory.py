@@ -84,7 +84,7 @@ def worst(dtype: torch.dtype, work: ModuleType) -> float:
     }
     with patch("paratree.verbs.stats.loops", lambda job, nbytes: work):
         row = pt.stats({"weight": tensor}, threads=1)["weight"]
-    return max(abs(getattr(row, name) / value - 1) for name, value in right.items())
+    return max(abs(float(getattr(row, name)) / value - 1) for name, value in right.items())
 
 
 def accuracy() -> bool:
