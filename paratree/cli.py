@@ -311,7 +311,7 @@ def _opened(model: Any, place: str) -> ParamTree:
         tree = paratree.open(model)
     except paratree.UnknownSourceError as error:
         raise paratree.UnknownSourceError(f"{place}: {error}") from error
-    tree.rename(place)
+    tree.source = place
     return tree
 
 

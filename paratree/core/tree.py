@@ -240,19 +240,12 @@ class ParamTree(Mapping[str, Param]):
 
     @property
     def source(self) -> str:
-        """Path, or the class of the live object."""
+        """Path, or the class of the live object; messages show it, and it can be set, for subtrees too."""
         return self._origin.source
 
-    def rename(self, source: str) -> None:
-        """Call what the tree was opened from otherwise, here and in its subtrees, as messages show it.
-
-        Args:
-            source: the name, as ``"my_package.models:build"``.
-
-        Example:
-            >>> tree.rename("the model after epoch 3")  # doctest: +SKIP
-        """
-        self._origin.source = source
+    @source.setter
+    def source(self, name: str) -> None:
+        self._origin.source = name
 
     @property
     def format(self) -> str:

@@ -18,8 +18,6 @@ from numba import njit
 from paratree.verbs._moments import Moments, added, shifted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     Values = np.ndarray[Any, Any]
 
 UPPER = 1 << 16
@@ -102,7 +100,7 @@ def _about(values, middle):
     return total, squares
 
 
-def _scan_of(width: int) -> Callable[..., Any]:
+def _scan_of(width: int) -> Any:
     """Return the loop over floats of so many bytes: extremes of their bits, and their sums."""
     sint, uint = np.dtype(f"i{width}").type, np.dtype(f"u{width}").type
     lowest, mask = sint(np.iinfo(sint).min), sint(np.iinfo(sint).max)

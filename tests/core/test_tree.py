@@ -148,7 +148,7 @@ def test_a_layer_that_is_not_there(tree):
 
 def test_a_tree_takes_another_name():
     tree = tree_of("a.weight", "a.bias")
-    tree.rename("after epoch 3")
+    tree.source = "after epoch 3"
     assert tree.source == tree.layers[0].source == "after epoch 3"
     with pytest.raises(NoSuchParamError, match="after epoch 3: no parameter"):
         tree["nothing"]
