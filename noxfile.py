@@ -153,6 +153,8 @@ def bench(session: nox.Session) -> None:
     session.run("python", "benchmarks/listing.py", *session.posargs)
     session.run("python", "-m", "benchmarks.formats", *session.posargs)
     session.run("python", "-m", "benchmarks.live", *session.posargs)
+    session.run("python", "-m", "benchmarks.scan", *session.posargs)
+    session.run("python", "-m", "benchmarks.compare", *session.posargs)
 
 
 @nox.session(python="3.11")
