@@ -96,7 +96,7 @@ class Inflated:
 
     def readinto(self, view: memoryview, offset: int) -> None:
         """Fill ``view`` from ``offset`` of the inflated bytes."""
-        self._file.readinto(memoryview(b""), 0)  # is it still open, and what it was?
+        self._file.readinto(memoryview(bytearray()), 0)  # is it still open, and what it was?
         done = 0
         with self._lock:
             if offset < self._start:
