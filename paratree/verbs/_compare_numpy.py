@@ -284,7 +284,7 @@ def _is_float(dtype: np.dtype[Any]) -> bool:
 
 
 def _uncast(a: Values, b: Values) -> int:
-    """Return how many values differ after those of the wider dtype are cast to the narrower."""
+    """Return how many values differ once those of the wider dtype are cast to the narrower, or overflow it."""
     if a.dtype == b.dtype:
         return 0
     both_real, both_complex = _is_float(a.dtype) and _is_float(b.dtype), a.dtype.kind == b.dtype.kind == "c"
@@ -294,12 +294,17 @@ def _uncast(a: Values, b: Values) -> int:
     widths = [BITS.get(x.dtype.name, 8 * x.itemsize) for x in (a, b)]
     found = []
     if widths[0] >= widths[1]:
-        found.append(_differing(a.astype(b.dtype), b))
+        found.append(_differing(a, b))
     if widths[1] >= widths[0]:
-        found.append(_differing(b.astype(a.dtype), a))
+        found.append(_differing(b, a))
     return min(found)
 
 
-def _differing(cast: Values, given: Values) -> int:
-    x, y = widened(cast), widened(given)
-    return int(np.count_nonzero((bits_of(cast) != bits_of(given)) & ~(np.isnan(x) & np.isnan(y))))
+def _differing(values: Values, given: Values) -> int:
+    """Return how many values are not those given when they are cast to their dtype, or overflow it."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        cast = values.astype(given.dtype)
+    x, y, before = widened(cast), widened(given), widened(values)
+    lost = np.isfinite(before) & ~np.isfinite(x)
+    unequal = (bits_of(cast) != bits_of(given)) & ~(np.isnan(x) & np.isnan(y))
+    return int(np.count_nonzero(unequal | lost))

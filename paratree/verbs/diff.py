@@ -7,8 +7,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, cast
 
-from paratree.core.dtypes import BLOCKS
-from paratree.core.errors import NoSuchParamError
+from paratree.core.dtypes import BITS, BLOCKS
+from paratree.core.errors import MismatchError, NoSuchParamError
 from paratree.core.names import BUFFER, PARAMETER
 from paratree.core.tree import Param
 from paratree.verbs import _differences as rows
@@ -74,13 +74,16 @@ def diff(
         executor: where to run instead.
         progress: called with the bytes that are done and the bytes of all.
 
+    A pair of two dtypes is "equal after cast" if the cast from the first to the second (from the file to the
+    model that was loaded) gives the values of the other; a value that overflows in it is a change.
+
     Returns:
         A row for each parameter. Of a model and a file, in either order, also what the model holds where it
         does not hold the file's value, and how to mend it.
 
     Raises:
         NoSuchParamError: nothing fits ``select`` and ``kind``, or a name to rename is not there.
-        MismatchError: two names of one source become the same.
+        MismatchError: two names of one source become the same, or a tolerance is no number >= 0.
         CorruptFileError: a file is damaged.
 
     Example:
@@ -94,9 +97,10 @@ def diff(
         names = match(first, second, rename=rename, strip=(strip,) if isinstance(strip, str) else strip)
         chosen = _chosen(first, second, names, select, kind)
         options = {"threads": threads, "executor": executor, "progress": progress}
-        made = _compared(first, second, chosen.pairs, Tolerance(rtol, atol), options)
-        made = _in_order([*made, *_unpaired(first, second, chosen)], first)
         model = _model(first, second, initial is not None)
+        tolerance = Tolerance(_tolerance(rtol, "rtol"), _tolerance(atol, "atol"))
+        made = _compared(first, second, chosen.pairs, tolerance, options, to_first=model == "a")
+        made = _in_order([*made, *_unpaired(first, second, chosen)], first)
         if model is not None:
             pairs = names.pairs if model == "b" else tuple((other, name) for name, other in names.pairs)
             sides = Sides(*((first, second) if model == "a" else (second, first)), before, dict(pairs))
@@ -114,6 +118,12 @@ def diff(
             atol,
             equal_nan,
         )
+
+
+def _tolerance(value: float, name: str) -> float:
+    if not isinstance(value, int | float) or not value >= 0:
+        raise MismatchError(f"{name} is a number of at least 0, not {value!r}")
+    return float(value)
 
 
 def _model(a: ParamTree, b: ParamTree, has_initial: bool) -> str | None:
@@ -190,7 +200,13 @@ def _twins(tree: ParamTree, name: str) -> tuple[str, ...]:
 
 
 def _compared(
-    a: ParamTree, b: ParamTree, pairs: Sequence[tuple[str, str]], tolerance: Tolerance, options: Any
+    a: ParamTree,
+    b: ParamTree,
+    pairs: Sequence[tuple[str, str]],
+    tolerance: Tolerance,
+    options: Any,
+    *,
+    to_first: bool,
 ) -> list[Difference]:
     """Return a row for each pair of parameters, which may have several pairs of names."""
     groups: dict[tuple[str, str], list[tuple[str, str]]] = {}
@@ -210,7 +226,7 @@ def _compared(
         made.append(row)
     outcomes = compare([pair for _, pair in waiting], tolerance=tolerance, **options)
     for (place, pair), outcome in zip(waiting, outcomes, strict=True):
-        made[place] = _row(made[place], pair, outcome, tolerance)
+        made[place] = _row(made[place], pair, outcome, tolerance, to_first=to_first)
     return made
 
 
@@ -235,14 +251,17 @@ def _same_blocks(pair: Pair) -> bool:
     return is_same(Pair(Param(pair.a.name, a), Param(pair.b.name, b)))
 
 
-def _row(row: Difference, pair: Pair, outcome: Outcome, tolerance: Tolerance) -> Difference:
+def _row(
+    row: Difference, pair: Pair, outcome: Outcome, tolerance: Tolerance, *, to_first: bool
+) -> Difference:
     """Fill in what comparing the values gave."""
     if outcome.problem is not None:
         return replace(row, status=rows.UNREAD, problem=outcome.problem)
-    found, is_cast = outcome.figures, pair.a.dtype != pair.b.dtype
+    found, source, target = outcome.figures, pair.a.dtype, pair.b.dtype
     if found is None:
-        return replace(row, status=rows.CAST if is_cast else rows.SAME)
-    status = _status(found, is_cast, any(tolerance))
+        return replace(row, status=rows.SAME if source == target else rows.CAST)
+    source, target = (target, source) if to_first else (source, target)
+    status = _status(found, source, target, any(tolerance))
     is_square = len(pair.shape) == 2 and pair.shape[0] == pair.shape[1] > 1
     place = {
         name: None if (at := getattr(found, name)) < 0 else place_of(at, pair.shape)
@@ -266,8 +285,10 @@ _COPIED = (
 )  # fmt: skip
 
 
-def _status(found: Figures, is_cast: bool, has_tolerance: bool) -> str:
-    if is_cast and not (found.changed and found.uncast):
+def _status(found: Figures, source: str, target: str, has_tolerance: bool) -> str:
+    """Return the status; a cast goes from ``source`` to ``target``, and to a wider dtype changes nothing."""
+    is_wider = BITS.get(target, 32) > BITS.get(source, 32)
+    if source != target and not (found.changed and (is_wider or found.uncast)):
         return rows.CAST
     if not found.changed:
         return rows.OTHER_BITS

@@ -142,15 +142,35 @@ def test_zeros_of_other_sign_are_equal():
 
 
 @pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16, ml_dtypes.float8_e4m3fn, np.float64])
-def test_equal_after_a_cast_either_way(dtype):
+def test_equal_after_a_cast_from_the_first_to_the_second(dtype):
     wide = np.random.default_rng(0).standard_normal(40).astype(np.float32)
-    for a, b in ((wide, wide.astype(dtype)), (wide.astype(dtype), wide)):
+    cast = wide.astype(dtype)
+    for a, b in ((wide, cast), (cast, cast.astype(np.float32))):
         found = pt.diff(tree_of(w=a), tree_of(w=b))
         assert (found.rows[0].status, found.same) == ("equal after cast", True)
         assert f"{a.dtype} → {b.dtype}" in found.verdict
         other = b.copy()
         other[3] = b[4]
         assert pt.diff(tree_of(w=a), tree_of(w=other)).rows[0].status == "different"
+    lost = pt.diff(tree_of(w=cast), tree_of(w=wide))  # what a cast to the wider would not have made
+    assert lost.same == (dtype is np.float64)
+
+
+@pytest.mark.parametrize("top", [1e6, -1e6])
+def test_what_overflows_in_a_cast_is_a_change(top):
+    wide = np.array([1, top, 2], np.float32)
+    with np.errstate(over="ignore"):
+        narrow = wide.astype(np.float16)
+    for a, b in ((wide, narrow), (narrow, wide)):
+        found = pt.diff(tree_of(w=a), tree_of(w=b))
+        assert (found.rows[0].status, found.rows[0].changed, found.same) == ("different", 1, False)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), -1, "x", None])
+def test_tolerances_are_numbers_of_at_least_zero(bad):
+    for option in ("rtol", "atol"):
+        with pytest.raises(pt.MismatchError, match=f"{option} is a number of at least 0"):
+            pt.diff(tree_of(w=np.ones(2)), tree_of(w=np.ones(2)), **{option: bad})
 
 
 def test_the_tolerance_is_relative_to_the_first():
