@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from math import frexp
 from typing import TYPE_CHECKING
 
 from paratree.core.names import PARAMETER, role_of
 from paratree.verbs._distribution import Histogram
-from paratree.verbs._moments import Moments, together
+from paratree.verbs._moments import Moments, scaled, together
 from paratree.verbs.stats import ParamStats
 
 if TYPE_CHECKING:
@@ -83,7 +84,9 @@ def _together(name: str, rows: Sequence[ParamStats]) -> ParamStats:
 
 def _moments(row: ParamStats) -> Moments:
     low, high, mean, std, l1 = (value or 0.0 for value in (row.min, row.max, row.mean, row.std, row.l1))
-    return Moments(row.finite, row.zeros, low, high, mean, std * std * row.finite, l1)
+    power = frexp(max(abs(low), abs(high)))[1]
+    own = scaled(std, -power)
+    return Moments(row.finite, row.zeros, low, high, mean, own * own * row.finite, l1, power)
 
 
 def _histogram(rows: Iterable[ParamStats]) -> Histogram | None:

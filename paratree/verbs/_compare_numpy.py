@@ -284,7 +284,7 @@ def _is_float(dtype: np.dtype[Any]) -> bool:
 
 
 def _uncast(a: Values, b: Values) -> int:
-    """Return how many values differ once those of the wider dtype are cast to the narrower, or overflow it."""
+    """Return how many values differ once those of the wider dtype are cast to the narrower, or overflow."""
     if a.dtype == b.dtype:
         return 0
     both_real, both_complex = _is_float(a.dtype) and _is_float(b.dtype), a.dtype.kind == b.dtype.kind == "c"

@@ -222,7 +222,8 @@ def _quantiles(bins: Bins, extremes: tuple[float, float]) -> tuple[float, ...]:
     below = [floor(place) for place in places]
     first, second = (_at(bins, ends, [k + step for k in below]) for step in (0, 1))
     parts = np.array(places) - np.array(below)
-    found = np.clip(first + parts * (second - first), *extremes)
+    between = first * (1 - parts) + second * parts  # their difference may be beyond float64
+    found = np.clip(np.where(first == second, first, between), *extremes)
     return tuple(float(value) for value in found)
 
 
@@ -238,8 +239,7 @@ def _at(bins: Bins, ends: Values, places: Iterable[int]) -> Values:
 def _spark(bins: Bins, low: float, high: float) -> tuple[int, ...]:
     if not low < high:
         return ()
-    with np.errstate(over="ignore", invalid="ignore"):
-        middle = bins.low / 2 + bins.high / 2
-        steps = np.nan_to_num((middle - low) / (high - low)) * _SPARKS
+    middle = bins.low / 4 + bins.high / 4
+    steps = (middle - low / 2) / (high / 2 - low / 2) * _SPARKS
     places = np.clip(steps.astype(np.intp), 0, _SPARKS - 1)
     return _added(places, bins.counts, _SPARKS)

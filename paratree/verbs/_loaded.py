@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -67,14 +68,20 @@ def explained(rows: Sequence[Difference], sides: Sides, *, model_is_first: bool)
     owners = _Owners(sides.file, [suspect.held for suspect in suspects.values()])
     made = list(rows)
     for number, suspect in suspects.items():
-        made[number] = _explained(rows[number], suspect, sides, owners)
+        axes = rows[number].axes
+        if axes is not None and not model_is_first:
+            axes = tuple(axes.index(axis) for axis in range(len(axes)))
+        made[number] = _explained(rows[number], suspect, sides, owners, axes)
     return made
 
 
-def _explained(row: Difference, suspect: _Suspect, sides: Sides, owners: _Owners) -> Difference:
+def _explained(
+    row: Difference, suspect: _Suspect, sides: Sides, owners: _Owners, axes: tuple[int, ...] | None
+) -> Difference:
+    """Say what a parameter of the model holds; ``axes`` of the file's make the order of the model's."""
     if row.status == RESHAPED:
-        axes = row.transposed
-        return row if axes is None else replace(row, repair=_update(suspect, sides, axes))
+        turned = row.transposed
+        return row if turned is None else replace(row, repair=_update(suspect, sides, turned))
     found = _at_initial_value(suspect, sides.initial)
     if found is None and (other := owners.of(suspect.held, suspect.other)) is not None:
         found = f"holds {printable(other)} of the file"
@@ -82,7 +89,7 @@ def _explained(row: Difference, suspect: _Suspect, sides: Sides, owners: _Owners
         return replace(row, found=TRANSPOSE, repair=_update(suspect, sides))
     if suspect.wanted is None or found is None:
         return replace(row, found=found)
-    return replace(row, found=found, repair=_tie(suspect, sides) or _update(suspect, sides))
+    return replace(row, found=found, repair=_tie(suspect, sides) or _update(suspect, sides, axes))
 
 
 def _at_initial_value(suspect: _Suspect, initial: ParamTree | None) -> str | None:
@@ -173,4 +180,5 @@ def _update(suspect: _Suspect, sides: Sides, axes: tuple[int, ...] | None = None
 
 
 def _quoted(text: str) -> str:
-    return '"' + printable(text).replace('"', '\\"') + '"'
+    """Return a text as Python's literal of it."""
+    return printable(json.dumps(text, ensure_ascii=False))

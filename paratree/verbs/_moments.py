@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import fsum, inf, sqrt
+from math import copysign, fsum, inf, ldexp, sqrt
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -18,8 +18,9 @@ class Moments(NamedTuple):
         low: the smallest.
         high: the largest.
         mean: their mean.
-        squares: sum of the squares of their distances from the mean.
+        squares: sum of the squares of their distances from the mean, times ``4 ** -power``.
         l1: sum of their magnitudes.
+        power: 0, unless squares are beyond float64 or too small for it.
     """
 
     size: int
@@ -29,16 +30,26 @@ class Moments(NamedTuple):
     mean: float
     squares: float
     l1: float
+    power: int = 0
 
     @property
     def std(self) -> float:
         """Standard deviation of the values themselves (divided by their number, not by one less)."""
-        return sqrt(self.squares / self.size)
+        return scaled(sqrt(self.squares / self.size), self.power)
 
     @property
     def l2(self) -> float:
         """Root of the sum of their squares."""
-        return sqrt(self.squares + self.size * self.mean * self.mean)
+        mean = scaled(self.mean, -self.power)
+        return scaled(sqrt(self.squares + self.size * mean * mean), self.power)
+
+
+def scaled(value: float, power: int) -> float:
+    """Return ``value * 2 ** power``; infinite where float64 overflows."""
+    try:
+        return ldexp(value, power)
+    except OverflowError:
+        return copysign(inf, value)
 
 
 def added(parts: Sequence[float]) -> float:
@@ -75,14 +86,18 @@ def together(parts: Sequence[Moments]) -> Moments:
     if len(parts) == 1:
         return parts[0]
     size = sum(part.size for part in parts)
-    mean = added([part.size * part.mean for part in parts]) / size
-    between = (part.size * (part.mean - mean) * (part.mean - mean) for part in parts)
+    power = max((part.power for part in parts if part.low or part.high), default=0)
+    means = [scaled(part.mean, -power) for part in parts]
+    mean = added([part.size * own for part, own in zip(parts, means, strict=True)]) / size
+    between = (part.size * (own - mean) * (own - mean) for part, own in zip(parts, means, strict=True))
+    within = (scaled(part.squares, 2 * (part.power - power)) for part in parts)
     return Moments(
         size,
         sum(part.zeros for part in parts),
         min(part.low for part in parts),
         max(part.high for part in parts),
-        mean,
-        added([*(part.squares for part in parts), *between]),
+        scaled(mean, power),
+        added([*within, *between]),
         added([part.l1 for part in parts]),
+        power,
     )

@@ -53,7 +53,7 @@ def moments(values: Values) -> Moments | None:
     zeros = values.size - int(np.count_nonzero(values)) if least == 0 else 0
     total, squares, magnitudes = map(added, zip(*sums, strict=True))
     found = shifted(values.size, zeros, low, high, 0.0, (total, squares, magnitudes))
-    if found.mean**2 * values.size <= _CANCELLED * found.squares:
+    if found.mean * found.mean * values.size <= _CANCELLED * found.squares:
         return found
     shift = found.mean
     total, squares = _about(values, shift)

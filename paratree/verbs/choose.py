@@ -51,12 +51,12 @@ class Choice:
 
     def _exactly(self, name: str) -> Mapping[str, Param]:
         """Find what a plain name stands for without trying every name; a subtree is all that is below it."""
-        if any(mark in name for mark in "*?[{"):
-            return {}
         found = self._tree.get(name)
         if isinstance(found, Param):
             return {found.name: found}
-        return {} if found is None else {param.name: param for param in found.values()}
+        if found is None or any(mark in name for mark in "*?[{"):
+            return {}
+        return {param.name: param for param in found.values()}
 
     def each(self, chosen: Mapping[Any, T], *, kind: str | None = None) -> dict[str, tuple[Selector, T]]:
         """Return, by first name, what the one selector that chooses it stands for.

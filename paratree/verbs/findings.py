@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from functools import cache
-from math import log2
+from math import inf, log2
 from statistics import median
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -252,13 +252,13 @@ def _beyond(rows: Iterable[ParamStats], target: Target) -> Iterator[Finding]:
         if row.absmax is None:
             continue
         if row.absmax >= target.overflow:
-            count = max(1, _counted(row, lambda e: 2.0**e >= target.overflow))
+            count = max(1, _counted(row, lambda e: e >= log2(target.overflow)))
             yield Finding(
                 row.name, "range",
                 f"at least {count} of {row.size} values are beyond {target.dtype}, whose largest is "
                 f"{target.largest:.6g}; the largest here is {row.absmax:.6g}",
             )  # fmt: skip
-        lost = _counted(row, lambda e: 2.0 ** (e + 1) <= target.tiny)
+        lost = _counted(row, lambda e: e + 1 <= (log2(target.tiny) if target.tiny else -inf))
         if lost >= max(1, _LOST * (row.finite - row.zeros)):
             yield Finding(
                 row.name,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from math import inf, isfinite
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +12,7 @@ from paratree.core.names import BUFFER, KINDS, PARAMETER
 from paratree.verbs import _distribution as counted
 from paratree.verbs._distribution import QUANTILES, Histogram
 from paratree.verbs._kernels import loops
-from paratree.verbs._moments import Moments, together
+from paratree.verbs._moments import Moments, scaled, together
 from paratree.verbs.reading import opened, plan, scan, selected
 
 if TYPE_CHECKING:
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
     Values = np.ndarray[Any, Any]
 
 VALUES, MAGNITUDES, DEQUANTISED = "values", "absolute values", "dequantised values"
-_SCALE = 2.0**-600
+_HUGE, _TINY, _POWER = 2.0**490, 2.0**-490, 600  # beyond these, float64 does not hold the sums of squares
 _SORTED = 1 << 14  # values of a wide type up to which they are sorted, so that quantiles are exact
 
 
@@ -394,12 +393,17 @@ def _wide(work: ModuleType, part: Part, values: Values, histogram: bool, few: bo
 
 
 def _moments(work: ModuleType, values: Values) -> Moments | None:
-    """Return moments; where sums overflow float64, the mean is still right, and the spread is infinite."""
+    """Return moments; where squares are beyond float64 or too small for it, those of scaled values."""
     found: Moments | None = work.moments(values) if values.size else None
-    if found is None or isfinite(found.squares):
+    if found is None or values.dtype != np.float64:
         return found
-    scaled: Moments = work.moments(values * _SCALE)
-    return found._replace(mean=scaled.mean / _SCALE, squares=inf)
+    most = max(abs(found.low), abs(found.high))
+    if not most or _TINY <= most <= _HUGE:
+        return found
+    power = _POWER if most > _HUGE else -_POWER
+    other: Moments = work.moments(np.ldexp(values, -power))
+    mean, l1 = scaled(other.mean, power), scaled(other.l1, power)
+    return other._replace(zeros=found.zeros, low=found.low, high=found.high, mean=mean, l1=l1, power=power)
 
 
 def _magnitudes(values: Values) -> tuple[Values, tuple[int, int, int]]:

@@ -234,3 +234,40 @@ def test_two_releases_of_a_real_model_under_other_names():
     assert rows.pop("_model.stft.forward_basis_buffer").status == "bit-equal"
     assert {row.status for row in rows.values()} == {"different"}
     assert all(0.89 < row.cosine <= 1 for row in rows.values())
+
+
+def _paste(net, found):
+    """Run the repair lines of a diff, as a user who pastes them."""
+    for row in found:
+        if row.repair:
+            exec(row.repair, {"pt": pt, "net": net})
+
+
+def test_repairs_name_parameters_exactly(torch, tmp_path):
+    """Names that look like patterns or have a backslash stand for themselves."""
+    net = torch.nn.Module()
+    net.d = torch.nn.ParameterDict({key: torch.randn(3) for key in ("*", "x", 'a\tb\\"c')})
+    path = write(tmp_path / "net.safetensors", {**arrays_of(net), "d.*": np.arange(3, dtype=np.float32)})
+    initial = copy.deepcopy(net)
+    found = pt.diff(net, path, initial=initial)
+    assert [row.name for row in found if row.repair] == ["d.*"]
+    _paste(net, found)
+    assert pt.diff(net, path).same
+    net.d['a\tb\\"c'].data += 1
+    initial = copy.deepcopy(net)
+    _paste(net, pt.diff(net, path, initial=initial))
+    assert pt.diff(net, path).same
+
+
+@pytest.mark.parametrize("outputs", [4, 6])
+def test_repairs_turn_what_lies_in_another_order(torch, outputs, tmp_path):
+    keras = pytest.importorskip("keras", reason="could not import keras; these tests need it")
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(outputs, name="a")])
+    path = tmp_path / "net.keras"
+    model.save(path)
+    net = torch.nn.Module()
+    net.a = torch.nn.Linear(4, outputs)
+    names = {"a.weight": "a.kernel"}
+    _paste(net, pt.diff(net, path, rename=names, initial=copy.deepcopy(net)))
+    assert np.array_equal(net.a.weight.detach().numpy(), model.layers[0].kernel.numpy().T)
+    assert pt.diff(net, path, rename=names).same

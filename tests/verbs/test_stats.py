@@ -74,7 +74,7 @@ def _check(row, numbers, exact_quantiles):
     assert row.mean == pytest.approx(mean, rel=1e-12, abs=1e-13 * scale)
     assert row.l1 == pytest.approx(scale * len(finite), rel=1e-12)
     assert row.l2 == pytest.approx(math.sqrt(math.fsum(v * v for v in finite)), rel=1e-12, abs=1e-200)
-    assert row.std == pytest.approx(float(np.std(np.array(finite))), rel=1e-9, abs=1e-12 * scale)
+    assert row.std == pytest.approx(float(np.std(np.array(finite))), rel=1e-9, abs=1e-12 * scale + 1e-300)
     assert sum(row.histogram.negative) == sum(v < 0 for v in finite)
     assert sum(row.histogram.positive) == sum(v > 0 for v in finite)
     assert row.histogram.zeros == row.zeros
@@ -196,13 +196,22 @@ def test_without_histogram():
     assert row.mean == _row(_large("float32")).mean
 
 
+@pytest.mark.parametrize("most", [2, 1 << 22])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_sums_that_overflow(dtype):
-    top = float(np.finfo(dtype).max)
-    row = _row(np.array([top, top, -top], dtype))
-    assert (row.min, row.max) == (-top, top)
-    assert row.mean == pytest.approx(top / 3)
-    assert row.std == (math.inf if dtype == "float64" else pytest.approx(np.sqrt(8 / 9) * top))
+def test_values_at_the_ends_of_float64(dtype, most, monkeypatch):
+    """Figures are right where squares overflow or underflow, in one block and in several."""
+    monkeypatch.setattr(module, "scan", lambda *args, **kw: _scan_in(most, *args, **kw))
+    limits = np.finfo(dtype)
+    for scale in (float(limits.max), float(limits.tiny), 2.0**500 if dtype == "float64" else 1.0):
+        values = (np.array([1.0, 0.5, -1.0, 0.25, 0.75]) * scale).astype(dtype)
+        parts, row = values.astype(np.float64) / scale, _row(values)
+        assert (row.min, row.max) == (-scale, scale)
+        assert row.mean == pytest.approx(np.mean(parts) * scale, rel=1e-12)
+        assert row.std == pytest.approx(np.std(parts) * scale, rel=1e-12)
+        assert row.l2 == pytest.approx(np.linalg.norm(parts) * scale, rel=1e-12)
+        if most > len(parts):
+            assert row.quantiles == pytest.approx(np.quantile(parts, Q) * scale, rel=1e-12)
+            assert sum(row.spark) == len(parts)
 
 
 @pytest.mark.parametrize("shape", [(), (0,), (3, 0), (1,), (1, 1, 1)])
@@ -297,6 +306,18 @@ def test_aggregates_are_those_of_all_values_together():
     assert [row.name for row in found.by("layer")] == ["enc.0", "enc.1", "enc.2"]
     with pytest.raises(ValueError, match="group by one of layer, role, depth"):
         found.by("colour")
+
+
+def test_aggregates_of_values_at_the_ends_of_float64():
+    found = pt.stats(
+        _tree(a__0__w=np.array([1e300, -1e300]), a__0__b=np.array([1e-300, 3e-300]), a__0__z=np.zeros(2))
+    )
+    (row,) = found.by("depth")
+    assert row.std == pytest.approx(1e300 / np.sqrt(3))
+    assert row.l2 == pytest.approx(np.sqrt(2) * 1e300)
+    (small,) = pt.stats(_tree(a__0__b=np.array([1e-300, 3e-300]), a__0__z=np.zeros(2))).by("depth")
+    assert small.l2 == pytest.approx(np.sqrt(10) * 1e-300)
+    assert not pt.stats(_tree(w=np.array([1e308, -1e-300])), target="float64").findings
 
 
 def test_sorting():
