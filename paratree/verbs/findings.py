@@ -17,7 +17,7 @@ import numpy as np
 
 from paratree.core.dtypes import BITS, finfo, numpy_dtype
 from paratree.core.errors import UnreadableError, printable
-from paratree.core.names import PARAMETER
+from paratree.core.names import PARAMETER, role_of
 from paratree.verbs.reading import ParamUnread, place_of, scan, spelled
 
 if TYPE_CHECKING:
@@ -29,11 +29,12 @@ if TYPE_CHECKING:
 
     Values = np.ndarray[Any, Any]
 
-_FEWEST_SIBLINGS = 4
+_FEWEST_SIBLINGS = 3
 _FAR = 8.0  # times the usual spread of the siblings
 _FAR_OCTAVES = 3.0  # and times 8, at least
 _NUMBER = re.compile(r"[0-9]+")
 _LISTED = 3
+_OUTLYING, _OUTLYING_OF = 1000.0, 1000  # times the 99.9 % of the magnitudes, of so many values
 _LOST = 0.01  # of the values that are not zero
 _SLICE = 1 << 18  # values whose places are held at once
 _SHORT = {
@@ -47,7 +48,8 @@ class Finding:
 
     Attributes:
         name: the parameter.
-        what: ``"nan"``, ``"inf"``, ``"constant"``, ``"dead"``, ``"siblings"``, ``"range"`` or ``"unread"``.
+        what: ``"nan"``, ``"inf"``, ``"constant"``, ``"dead"``, ``"siblings"``, ``"outlier"``, ``"variance"``,
+            ``"range"`` or ``"unread"``.
         text: what it is, with the evidence.
     """
 
@@ -88,6 +90,8 @@ def findings(tree: ParamTree, rows: Sequence[ParamStats], target: Target | None)
     found += [Finding(row.name, "constant", _constant(row)) for row in own if _is_constant(row)]
     found += _dead(tree, own)
     found += _far(own)
+    found += _outlying(own)
+    found += _negative_variance(own)
     if target is not None:
         found += _beyond(own, target)
     places = {name: i for i, name in enumerate(tree)}
@@ -98,7 +102,7 @@ def findings(tree: ParamTree, rows: Sequence[ParamStats], target: Target | None)
 
 
 def _not_finite(tree: ParamTree, rows: Iterable[ParamStats]) -> Iterator[Finding]:
-    bad = [row for row in rows if row.nan or row.inf]
+    bad = [row for row in rows if row.nan or (row.inf and not _is_mask(row))]
     first = _first_places(tree, bad)
     for row in bad:
         for what, words, count in (("nan", "NaN", row.nan), ("inf", "infinite", row.inf)):
@@ -106,6 +110,11 @@ def _not_finite(tree: ParamTree, rows: Iterable[ParamStats]) -> Iterator[Finding
                 place = first.get((row.name, what))
                 at = "" if place is None else f", the first at {spelled(place)}"
                 yield Finding(row.name, what, f"{count} of {row.size} values are {words}{at}")
+
+
+def _is_mask(row: ParamStats) -> bool:
+    """Tell whether it is a mask of attention, as it is added to scores: zeros and -infinity."""
+    return row.kind != PARAMETER and not row.nan and not row.pos_inf and row.absmax == 0
 
 
 def _first_places(tree: ParamTree, rows: Sequence[ParamStats]) -> dict[tuple[str, str], tuple[int, ...]]:
@@ -191,7 +200,7 @@ def _far(rows: Iterable[ParamStats]) -> Iterator[Finding]:
     """Compare the spread of weights that differ in the numbers in their names only."""
     groups: dict[tuple[object, ...], list[ParamStats]] = {}
     for row in rows:
-        if row.kind == PARAMETER and _axes(row) >= 2 and row.std is not None:
+        if row.kind == PARAMETER and row.std is not None and (_axes(row) >= 2 or _is_scale(row)):
             groups.setdefault((_NUMBER.sub("#", row.name), row.shape, row.dtype), []).append(row)
     for siblings in groups.values():
         living = [row for row in siblings if row.absmax]
@@ -199,9 +208,32 @@ def _far(rows: Iterable[ParamStats]) -> Iterator[Finding]:
             if living and not row.absmax:
                 others = f"its {len(living)} siblings are" if len(living) > 1 else "its sibling is"
                 yield Finding(row.name, "siblings", f"all {row.size} values are zero, {others} not")
-        spread = [row for row in living if row.std]
+        spread = [row for row in living if row.std and _axes(row) >= 2]
         if len(spread) >= _FEWEST_SIBLINGS:
             yield from _far_of(spread)
+
+
+def _is_scale(row: ParamStats) -> bool:
+    return role_of(row.name) in ("weight", "scale") and row.size > 1
+
+
+def _outlying(rows: Iterable[ParamStats]) -> Iterator[Finding]:
+    """Find values far beyond all but a thousandth of the others."""
+    for row in rows:
+        if row.quantiles is None or row.absmax is None or row.kind != PARAMETER or row.size < _OUTLYING_OF:
+            continue
+        usual = max(abs(row.quantiles[0]), abs(row.quantiles[-1]))
+        if 0 < _OUTLYING * usual < row.absmax:
+            text = (
+                f"the largest magnitude is {row.absmax:.3g}, and 99.8 % of the values lie within {usual:.3g}"
+            )
+            yield Finding(row.name, "outlier", text)
+
+
+def _negative_variance(rows: Iterable[ParamStats]) -> Iterator[Finding]:
+    for row in rows:
+        if row.min is not None and row.min < 0 and role_of(row.name) == "running_var":
+            yield Finding(row.name, "variance", f"a variance, and its smallest value is {row.min:.3g}")
 
 
 def _far_of(siblings: Sequence[ParamStats]) -> Iterator[Finding]:

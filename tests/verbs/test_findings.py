@@ -74,6 +74,35 @@ def test_one_dead_layer_among_siblings():
     assert _found(**layers) == [("h.1.w", "siblings", "all 192 values are zero, its 2 siblings are not")]
 
 
+def test_a_scale_of_zeros_among_siblings():
+    scales = {f"h__{i}__norm__weight": np.full(8, 0.0 if i == 2 else 1.0) for i in range(3)}
+    biases = {f"h__{i}__norm__bias": np.full(8, 0.0 if i == 2 else 0.1) for i in range(3)}
+    assert [name for name, *_ in _found(**scales, **biases)] == ["h.2.norm.weight"]
+
+
+def test_one_value_far_beyond_the_others():
+    w = _matrix(0.1, (60, 60))
+    w[3, 4] = 1e5
+    ((name, what, text),) = _found(w=w)
+    assert (name, what) == ("w", "outlier")
+    assert text.startswith("the largest magnitude is 1e+05, and 99.8 % of the values lie within 0.3")
+
+
+def test_a_negative_variance():
+    tree = _tree(bn__running_var=np.array([1.0, -0.5]))
+    assert [f.text for f in pt.stats(tree).findings] == ["a variance, and its smallest value is -0.5"]
+
+
+def test_a_mask_of_attention_is_no_finding():
+    from paratree.core.tree import Origin, Param, ParamTree
+    from tests.verbs.test_stats import _Array
+
+    mask = np.triu(np.full((4, 4), -np.inf), 1)
+    for kind, count in (("buffer", 0), ("parameter", 1)):
+        tree = ParamTree([Param("mask", _Array(mask), kind)], Origin("t", "test"))
+        assert len(pt.stats(tree).findings) == count
+
+
 def test_siblings_that_grow_steadily_are_no_finding():
     assert not _found(**{f"h__{i}__w": _matrix(0.02 * 1.6**i, seed=i) for i in range(12)})
 
