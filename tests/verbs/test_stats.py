@@ -109,8 +109,9 @@ def test_every_pattern_of_wide_types(dtype, data):
     bits = data.draw(st.lists(st.integers(0, (1 << 8 * width) - 1), min_size=1, max_size=60))
     values = np.array(bits, f"u{width}").view(dtype)
     numbers = [float(v) for v in values]
-    if dtype == "float64":  # squares of the others fit
-        values = values[~(np.abs(values) > 1e140)]
+    if dtype == "float64":  # the squares of the others are numbers for NumPy, too
+        sizes = np.abs(values)
+        values = values[~(sizes > 1e140) & ~((sizes > 0) & (sizes < 1e-140))]
         numbers = [float(v) for v in values]
     _check(_row(values), numbers, exact_quantiles=True)
 
