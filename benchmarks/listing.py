@@ -153,7 +153,6 @@ def jobs(folder: Path) -> list[Job]:
         Job("the same, peak memory", show(big), bare, MEMORY, 40),
         Job("`import paratree`, over `python -c pass`", python("import paratree"), bare, ADDED, 40),
         Job("`show`, 201 tensors, against `safe_open`", show(small), python(SAFE_OPEN, small), FASTER),
-        Job("`show`, 88 MB .keras, over `import h5py`", show(keras), python("import h5py"), ADDED, 500),
         Job("`show`, 88 MB .keras, against zipfile + h5py", show(keras), zipped, FASTER),
     ]
 

@@ -197,7 +197,7 @@ def _kept_values(
             from weakref import WeakKeyDictionary
 
             _kept = WeakKeyDictionary()
-        values = _kept.pop(array, None)
+        values: np.ndarray[Any, Any] | None = _kept.pop(array, None)
         if values is None:
             values = decode()
         if not last:
@@ -205,7 +205,7 @@ def _kept_values(
         for other in list(_kept)[:-1]:
             if sum(held.nbytes for held in _kept.values()) > _MOST_KEPT:
                 del _kept[other]
-        return values  # type: ignore[no-any-return]
+        return values
 
 
 def _fault(source: Source, member: str, reason: str) -> CorruptFileError:

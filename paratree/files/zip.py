@@ -162,16 +162,14 @@ class Inflated:
 
     def _nearest(self, offset: int) -> _Inflation:
         """Take the inflation that stopped nearest before ``offset``; several threads may ask at a time."""
-        best = max(
-            (one for one in tuple(self._stopped) if one.position <= offset),
-            key=lambda one: one.position,
-            default=None,
-        )
-        try:
-            self._stopped.remove(best)  # type: ignore[arg-type]
-        except ValueError:  # there is none, or another thread has just taken it
-            return _Inflation(self._packed)
-        return best  # type: ignore[return-value]
+        before = [one for one in tuple(self._stopped) if one.position <= offset]
+        for one in sorted(before, key=lambda one: one.position, reverse=True):
+            try:
+                self._stopped.remove(one)
+            except ValueError:  # another thread has just taken it
+                continue
+            return one
+        return _Inflation(self._packed)
 
 
 class _Inflation:

@@ -117,6 +117,10 @@ def _is_mask(row: ParamStats) -> bool:
     return row.kind != PARAMETER and not row.nan and not row.pos_inf and row.absmax == 0
 
 
+def _first_of(mask: Values) -> int:
+    return int(mask.argmax()) if mask.any() else -1
+
+
 def _first_places(tree: ParamTree, rows: Sequence[ParamStats]) -> dict[tuple[str, str], tuple[int, ...]]:
     """Find where the first NaN and the first infinity of each are."""
     params: list[Param] = [tree[row.name] for row in rows]
@@ -124,7 +128,7 @@ def _first_places(tree: ParamTree, rows: Sequence[ParamStats]) -> dict[tuple[str
     def first(_: Block, values: Values) -> tuple[int, int]:
         nan = np.isnan(values)
         infinite = ~np.isfinite(values) & ~nan
-        return tuple(int(mask.argmax()) if mask.any() else -1 for mask in (nan, infinite))  # type: ignore[return-value]
+        return _first_of(nan), _first_of(infinite)
 
     found: dict[tuple[str, str], tuple[int, ...]] = {}
     for block, places in scan(params, first):
@@ -133,7 +137,7 @@ def _first_places(tree: ParamTree, rows: Sequence[ParamStats]) -> dict[tuple[str
         for what, place in zip(("nan", "inf"), places, strict=True):
             key = (rows[block.item].name, what)
             if place >= 0 and key not in found:
-                found[key] = place_of(block.start + place, params[block.item].shape)  # type: ignore[arg-type]
+                found[key] = place_of(block.start + place, _lengths(rows[block.item]))
     return found
 
 

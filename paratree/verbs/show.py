@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from paratree.core.select import Selector
+    from paratree.core.totals import Total
     from paratree.core.tree import Param, ParamTree
 
 SORTS = ("name", "size")
@@ -89,8 +90,7 @@ def _describe(listing: Listing, tree: ParamTree, chosen: ParamTree, everything: 
     """Fill in all but the rows; return the number of each tied name's group in the tree."""
     params = chosen.values()
     totals = listing.totals = chosen.totals
-    if everything and (totals[PARAMETER].names or totals[BUFFER].names):
-        listing.hidden = tuple(k for k in KINDS if k not in (PARAMETER, BUFFER) and totals[k].names)
+    listing.hidden = hidden_kinds(totals) if everything else ()
     listing.unreadable = _counted(reason_of(p.array.problem) for p in params if p.array.problem is not None)
     listing.frozen = sum(p.trainable is False and p.kind == PARAMETER for p in params)
     listing.values, listing.more_values = plain_values(tree.meta)
@@ -98,6 +98,13 @@ def _describe(listing: Listing, tree: ParamTree, chosen: ParamTree, everything: 
     used = {numbers[name] for name in listing.params if name in numbers} if numbers else set()
     listing.ties = tuple(group for number, group in enumerate(tree.ties, 1) if number in used)
     return numbers
+
+
+def hidden_kinds(totals: Mapping[str, Total]) -> tuple[str, ...]:
+    """Return the kinds that are left out beside a model unless they are asked for."""
+    if not (totals[PARAMETER].names or totals[BUFFER].names):
+        return ()
+    return tuple(kind for kind in KINDS if kind not in (PARAMETER, BUFFER) and totals[kind].names)
 
 
 def _counted(words: Iterable[str]) -> tuple[tuple[str, int], ...]:

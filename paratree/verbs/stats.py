@@ -8,17 +8,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from paratree.core.dtypes import BITS, BLOCKS
-from paratree.core.names import BUFFER, KINDS, PARAMETER
+from paratree.core.names import BUFFER, PARAMETER
 from paratree.verbs import _distribution as counted
 from paratree.verbs._distribution import QUANTILES, Histogram
 from paratree.verbs._kernels import loops
-from paratree.verbs._moments import Moments, scaled, together
+from paratree.verbs._measured import Part, measured
+from paratree.verbs._moments import Moments, together
 from paratree.verbs.reading import opened, plan, scan, selected
+from paratree.verbs.show import hidden_kinds
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
     from concurrent.futures import Executor
-    from types import ModuleType
 
     from paratree.core.array import Shape
     from paratree.core.select import Selector
@@ -30,8 +31,6 @@ if TYPE_CHECKING:
     Values = np.ndarray[Any, Any]
 
 VALUES, MAGNITUDES, DEQUANTISED = "values", "absolute values", "dequantised values"
-_HUGE, _TINY, _POWER = 2.0**490, 2.0**-490, 600  # beyond these, float64 does not hold the sums of squares
-_SORTED = 1 << 14  # values of a wide type up to which they are sorted, so that quantiles are exact
 
 
 @dataclass(frozen=True, slots=True)
@@ -289,7 +288,7 @@ def stats(
         names = list(found.params)
         for block, part in scan(
             params,
-            lambda block, values: _part(work, params[block.item], values, histogram),
+            lambda block, values: measured(work, params[block.item], values, histogram),
             threads=threads,
             executor=executor,
             progress=progress,
@@ -309,120 +308,8 @@ def _chosen(
     """Return what to describe, and how many names of which kinds are left out beside a model."""
     if select is not None or kind is not None:
         return selected(tree, select, kind), {}
-    totals = tree.totals
-    if not (totals[PARAMETER].names or totals[BUFFER].names):
-        return tree, {}
-    hidden = {k: totals[k].names for k in KINDS if k not in (PARAMETER, BUFFER) and totals[k].names}
+    hidden = {kind: tree.totals[kind].names for kind in hidden_kinds(tree.totals)}
     return (tree.select(kind=(PARAMETER, BUFFER)) if hidden else tree), hidden
-
-
-# One block
-
-
-class Part:
-    """What the blocks of a parameter add to its figures.
-
-    Attributes:
-        others: how many values are NaN, +infinity and -infinity.
-        moments: of the finite values of each block; none if counts hold them.
-        dtype: name of the dtype of the values that were measured.
-        counts: of patterns, or of upper bits, or ``None``.
-        values: the finite values themselves, if they are few.
-        problem: why they could not be read.
-    """
-
-    __slots__ = ("counts", "dtype", "moments", "others", "problem", "values")
-
-    def __init__(self, problem: str | None = None) -> None:
-        self.others = (0, 0, 0)
-        self.moments: list[Moments] = []
-        self.counts: Values | None = None
-        self.values: Values | None = None
-        self.dtype, self.problem = "", problem
-
-    def with_(self, other: Part) -> Part:
-        """Take in another block, and return this."""
-        self.problem = self.problem or other.problem
-        nan, above, below = (a + b for a, b in zip(self.others, other.others, strict=True))
-        self.others = (nan, above, below)
-        self.moments += other.moments
-        if self.counts is None:
-            self.counts = other.counts
-        elif other.counts is not None:
-            self.counts += other.counts
-        return self
-
-
-def _part(work: ModuleType, param: Param, values: Values, histogram: bool) -> Part:
-    part = Part()
-    part.dtype = values.dtype.name
-    if values.dtype.itemsize <= 2 and part.dtype in BITS:
-        width = max(BITS[part.dtype], 8)
-        patterns = values.view(f"u{width // 8}")
-        part.counts = work.count(patterns, 1 << width)
-        return part
-    return _wide(work, part, values, histogram, few=(param.size or 0) <= _SORTED)
-
-
-def _wide(work: ModuleType, part: Part, values: Values, histogram: bool, few: bool) -> Part:
-    """Measure floats of 32 or 64 bits, or what is made into them."""
-    if values.dtype.kind == "c":
-        values, part.others = _magnitudes(values)
-    elif values.dtype.kind in "iu":
-        values = values.astype(np.float64)
-    part.dtype = values.dtype.name
-    moments = _moments(work, values)
-    if moments is None and values.size:
-        finite = values[np.isfinite(values)]
-        nan = int(np.isnan(values).sum())
-        above = int((values == np.inf).sum())
-        part.others = (nan, above, values.size - finite.size - nan - above)
-        values = finite
-        moments = _moments(work, values)
-    if moments is None:
-        return part
-    part.moments.append(moments)
-    if not histogram:
-        return part
-    if few:
-        part.values = values.astype(np.float64)
-        return part
-    part.counts = work.count_upper(values)
-    _part_zeros(part.counts, values, moments.zeros)
-    return part
-
-
-def _moments(work: ModuleType, values: Values) -> Moments | None:
-    """Return moments; where squares are beyond float64 or too small for it, those of scaled values."""
-    found: Moments | None = work.moments(values) if values.size else None
-    if found is None or values.dtype != np.float64:
-        return found
-    most = max(abs(found.low), abs(found.high))
-    if not most or _TINY <= most <= _HUGE:
-        return found
-    power = _POWER if most > _HUGE else -_POWER
-    other: Moments = work.moments(np.ldexp(values, -power))
-    mean, l1 = scaled(other.mean, power), scaled(other.l1, power)
-    return other._replace(zeros=found.zeros, low=found.low, high=found.high, mean=mean, l1=l1, power=power)
-
-
-def _magnitudes(values: Values) -> tuple[Values, tuple[int, int, int]]:
-    """Return the absolute values of finite complex numbers, and how many have a NaN or else an infinity."""
-    nan = np.isnan(values)
-    infinite = np.isinf(values) & ~nan
-    magnitudes = np.abs(values[~nan & ~infinite].astype(np.complex128))
-    return magnitudes, (int(nan.sum()), int(infinite.sum()), 0)
-
-
-def _part_zeros(counts: Values, values: Values, zeros: int) -> None:
-    """Take zeros out of the counts of the upper bits, where tiny numbers are counted with them."""
-    negative = counts.size // 2
-    tiny = int(counts[0] + counts[negative]) - zeros
-    counts[0] = counts[negative] = 0
-    if tiny:
-        least = float(counted.upper_bins(np.ones_like(counts), 0, values.dtype.name).high[negative])
-        counts[0] = int(((values > 0) & (values < least)).sum())
-        counts[negative] = tiny - int(counts[0])
 
 
 # One parameter
