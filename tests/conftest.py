@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import os
+import sys
+from typing import TYPE_CHECKING
 
 import hypothesis
 import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 os.environ |= {"TF_CPP_MIN_LOG_LEVEL": "3", "TF_ENABLE_ONEDNN_OPTS": "0", "CUDA_VISIBLE_DEVICES": ""}
 for _name in ("COLUMNS", "FORCE_COLOR", "NO_COLOR", "PYTHONWARNINGS"):
@@ -26,3 +31,14 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     if reporter and session.config.getoption("--no-skips") and (skipped := reporter.stats.get("skipped")):
         reporter.write_line(f"\n{len(skipped)} skipped, and here nothing may be", red=True)
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+@pytest.fixture
+def absent(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """A function that makes a package look uninstalled, modules of it that are imported already included."""
+
+    def hide(package: str) -> None:
+        for name in {package, *(name for name in sys.modules if name.startswith(f"{package}."))}:
+            monkeypatch.setitem(sys.modules, name, None)
+
+    return hide

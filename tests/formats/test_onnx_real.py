@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
 
 import numpy as np
@@ -13,8 +12,8 @@ from tests import weights
 
 
 @pytest.fixture(autouse=True)
-def no_onnx(monkeypatch):
-    monkeypatch.setitem(sys.modules, "onnx", None)
+def no_onnx(absent):
+    absent("onnx")
 
 
 @pytest.mark.parametrize(

@@ -209,8 +209,8 @@ def test_metadata_of_the_user_is_meta(tmp_path, variables):
     assert pt.open(tmp_path / "m").meta["custom_metadata"] == {"run": 7}
 
 
-def test_without_tensorstore_files_are_listed_and_a_database_says_what_to_install(written, monkeypatch):
-    monkeypatch.setitem(sys.modules, "tensorstore", None)
+def test_without_tensorstore_files_are_listed_and_a_database_says_what_to_install(written, absent):
+    absent("tensorstore")
     for layout in LAYOUTS:
         if layout.startswith("ocdbt"):
             with pytest.raises(pt.MissingPackageError, match=r"pip install 'paratree\[orbax\]'") as caught:

@@ -1,6 +1,5 @@
 """Two trees compared: structure, statuses, ties, names, blocks, and what a load really loaded."""
 
-import sys
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 
@@ -413,8 +412,8 @@ def quantised(path, scale, step):
     return path
 
 
-def test_quantised_arrays_that_are_stored_alike_are_equal_without_decoding(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "gguf", None)  # as if it were not installed
+def test_quantised_arrays_that_are_stored_alike_are_equal_without_decoding(tmp_path, absent):
+    absent("gguf")
     one, other = quantised(tmp_path / "a.gguf", 0.5, 0), quantised(tmp_path / "b.gguf", 0.5, 0)
     assert pt.diff(one, other).same
     differs = pt.diff(one, quantised(tmp_path / "c.gguf", 0.5, 3))
