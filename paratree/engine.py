@@ -12,6 +12,8 @@ from itertools import islice, product
 from math import prod
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from paratree.core.errors import MismatchError
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
     from concurrent.futures import Executor
@@ -77,6 +79,23 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def check_workers(threads: object, executor: object, progress: object = None) -> None:
+    """Look that the arguments that say how to run are what they should be.
+
+    Raises:
+        MismatchError: one is not; it names the argument.
+    """
+    is_number = isinstance(threads, int) and not isinstance(threads, bool)
+    if threads is not None and not (is_number and threads >= 1):  # type: ignore[operator]
+        raise MismatchError(f"threads is a number of threads, at least 1, or None, not {threads!r:.80}")
+    if executor is not None and not callable(getattr(executor, "submit", None)):
+        kind = type(executor).__name__
+        raise MismatchError(f"executor is a concurrent.futures.Executor, not an object of type {kind}")
+    if progress is not None and not callable(progress):
+        kind = type(progress).__name__
+        raise MismatchError(f"progress is a function of two numbers of bytes, not an object of type {kind}")
+
+
 def run(
     work: Callable[[Any], Result],
     tasks: Iterable[Any],
@@ -94,7 +113,11 @@ def run(
         tasks: what to do; taken from the iterable as it is needed.
         threads: number of threads; as many as the process may use by default, and 1 uses none.
         executor: where to run instead, for example of another library; it is not shut down.
+
+    Raises:
+        MismatchError: ``threads`` or ``executor`` is not what it should be.
     """
+    check_workers(threads, executor)
     workers = cores() if threads is None else threads
     if executor is None and workers <= 1:
         yield from map(work, tasks)

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paratree.engine import blocks_of, cores, run
+from paratree.core.errors import MismatchError
+from paratree.engine import blocks_of, check_workers, cores, run
 
 
 @given(st.lists(st.lists(st.integers(0, 7), max_size=4).map(tuple), max_size=3), st.integers(1, 40))
@@ -78,3 +79,21 @@ def test_another_executor_is_used_and_kept():
 
 def test_cores_are_those_of_the_process():
     assert cores() >= 1
+
+
+@pytest.mark.parametrize("threads", [0, -1, "x", 2.0, True])
+def test_what_is_no_number_of_threads_is_refused(threads):
+    with pytest.raises(MismatchError, match="threads is a number of threads, at least 1, or None, not"):
+        next(run(str, [1], threads=threads))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"executor": "ray"}, "executor is a concurrent.futures.Executor, not an object of type str"),
+        ({"progress": True}, "progress is a function of two numbers of bytes, not an object of type bool"),
+    ],
+)
+def test_what_cannot_run_or_tell_is_refused(wrong, message):
+    with pytest.raises(MismatchError, match=message):
+        check_workers(**{"threads": None, "executor": None, **wrong})

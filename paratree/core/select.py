@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable
 from functools import lru_cache
 
+from paratree.core.errors import MismatchError
 from paratree.core.names import KINDS, ROLES
 
 TYPE_CHECKING = False
@@ -42,12 +43,12 @@ def tests_of(
 
 def _attribute(attribute: str, wanted: object) -> Test:
     several = isinstance(wanted, Iterable) and not isinstance(wanted, str)
-    values = set(wanted) if several else {wanted}  # type: ignore[call-overload]
+    values = tuple(wanted) if several else (wanted,)  # type: ignore[arg-type]
     if attribute == "dtype":
-        values = {_dtype_name(value) for value in values}
+        values = tuple(map(_dtype_name, values))
     known = {"kind": KINDS, "role": ROLES}.get(attribute)
     if known is not None and (unknown := [value for value in values if value not in known]):
-        raise ValueError(f"there is no {attribute} '{unknown[0]}'; there are: {', '.join(known)}")
+        raise MismatchError(f"there is no {attribute} '{unknown[0]}'; there are: {', '.join(known)}")
     return lambda _, param: getattr(param, attribute) in values
 
 
@@ -70,6 +71,12 @@ def _test(pattern: Selector) -> Test:
         return lambda name, param: any(search(each) is not None for each in (name, *param.aliases))
     if callable(pattern):
         return lambda _, param: bool(pattern(param))
+    if not isinstance(pattern, Iterable) or isinstance(pattern, bytes | bytearray):
+        kind = type(pattern).__name__
+        raise MismatchError(
+            f"select takes a glob, an re.Pattern, a function of a Param, or several of these, not "
+            f"an object of type {kind}"
+        )
     tests = [_test(part) for part in pattern]
     return lambda name, param: any(test(name, param) for test in tests)
 
@@ -126,7 +133,7 @@ def _token(token: re.Match[str]) -> str:
     if options is not None:
         return "(?:" + "|".join(_segment(option) for option in options.split(",")) + ")"
     if not 0 <= int(high) - int(low) <= _LONGEST_RANGE:
-        raise ValueError(f"selector {text}: the range is empty or longer than {_LONGEST_RANGE}")
+        raise MismatchError(f"selector {text}: the range is empty or longer than {_LONGEST_RANGE}")
     return "(?:" + "|".join(map(str, range(int(low), int(high) + 1))) + ")"
 
 
@@ -137,6 +144,6 @@ def _bracket(text: str) -> str:
     for found in _CHARACTERS.finditer(text[1 + negated : -1]):
         low, high = found.groups()
         if low is not None and low > high:
-            raise ValueError(f"selector {text}: the range {found.group()} runs backwards")
+            raise MismatchError(f"selector {text}: the range {found.group()} runs backwards")
         pieces.append(re.escape(found.group()) if low is None else f"{re.escape(low)}-{re.escape(high)}")
     return rf"(?!\.)[{'^' if negated else ''}{''.join(pieces)}]"

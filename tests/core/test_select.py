@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from paratree.core.errors import MismatchError
 from tests.core.trees import tree_of
 
 NAMES = (
@@ -227,4 +228,18 @@ def test_dtypes_may_be_objects():
 @pytest.mark.parametrize("wrong", [{"kind": "buffers"}, {"role": "kernel"}, {"role": ["weight", "kernel"]}])
 def test_a_word_that_no_parameter_can_have_is_refused(wrong):
     with pytest.raises(ValueError, match=r"there is no (kind|role) '(buffers|kernel)'; there are: "):
+        tree_of("w").select(**wrong)
+
+
+@pytest.mark.parametrize("wrong", [5, b"w", 1.5, ["w", 5]])
+def test_what_is_no_selector_is_refused(wrong):
+    with pytest.raises(
+        MismatchError, match=r"select takes a glob, .* not an object of type (int|bytes|float)"
+    ):
+        tree_of("w").select(wrong)
+
+
+@pytest.mark.parametrize("wrong", [{"kind": 5}, {"kind": [[1]]}, {"role": {"a": 1}}])
+def test_what_is_no_word_is_refused(wrong):
+    with pytest.raises(MismatchError, match=r"there is no (kind|role) "):
         tree_of("w").select(**wrong)
