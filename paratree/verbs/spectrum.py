@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from math import inf, prod
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from paratree.core.errors import MismatchError, printable
-from paratree.core.tree import Param
+from paratree.core.errors import MismatchError, UnknownSourceError, printable
+from paratree.core.tree import Param, ParamTree
+from paratree.registry import array_of
+from paratree.registry import open as open_source
 from paratree.verbs._power_law import PowerLaw, power_law
 from paratree.verbs.reading import place_of, spelled
 
@@ -114,7 +117,8 @@ def spectrum(param: Param | Any, *, exact_below: int = EXACT_BELOW, seed: int = 
     algorithm 4.4.
 
     Args:
-        param: a parameter, or an array of finite numbers of any shape.
+        param: a parameter, or an array of finite numbers of any shape: of NumPy, PyTorch, JAX, TensorFlow,
+            Keras or MXNet, or nested lists.
         exact_below: matrices of fewer values are decomposed exactly.
         seed: of the randomised method: the same gives the same figures.
 
@@ -122,15 +126,19 @@ def spectrum(param: Param | Any, *, exact_below: int = EXACT_BELOW, seed: int = 
         The singular values, and figures of them.
 
     Raises:
-        MismatchError: a value is NaN or infinite, the norm would be, or the array is not of numbers.
+        MismatchError: a value is NaN or infinite, the norm would be, or what was given is no one array of
+            numbers, as a path or a model.
         UnreadableError: the parameter has no values to read.
 
     Example:
         >>> spectrum([[3.0, 0.0], [0.0, 4.0]]).values
         array([4., 3.])
     """
-    name, dtype, array = _read(param)
-    matrix, row_axis = _matrix(array, param.layout if isinstance(param, Param) else None)
+    for option, value in (("exact_below", exact_below), ("seed", seed)):
+        if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < 0:
+            raise MismatchError(f"{option} is a whole number, at least 0, not {value!r:.80}")
+    name, dtype, layout, array = _read(param)
+    matrix, row_axis = _matrix(array, layout)
     scale = _largest_magnitude(matrix, array, name)
     errors = None
     if scale == 0:
@@ -151,12 +159,60 @@ def spectrum(param: Param | Any, *, exact_below: int = EXACT_BELOW, seed: int = 
     return Spectrum(name, array.shape, dtype, rows, columns, row_axis, values, errors, frobenius, tail)
 
 
-def _read(param: Param | Any) -> tuple[str, str, Values]:
-    name, array = (param.name, param.value) if isinstance(param, Param) else ("", np.asarray(param))
-    dtype = param.dtype if isinstance(param, Param) else array.dtype.name
+def _read(given: Any) -> tuple[str, str, str | None, Values]:
+    """Return the name, dtype, layout and values of a parameter, or of what can be taken for one."""
+    param = given if isinstance(given, Param) else _live(given)
+    if param is None:
+        name, layout, array = "", None, _array(given)
+        dtype = array.dtype.name
+    else:
+        name = param.name if param is given else ""
+        dtype, layout, array = param.dtype, param.layout, param.value
     if not np.can_cast(array.dtype, np.complex128, "same_kind"):
         raise MismatchError(f"{_called(name)}: {dtype} is not a dtype of numbers")
-    return name, dtype, array
+    return name, dtype, layout, array
+
+
+def _live(given: Any) -> Param | None:
+    """Return the one parameter that a live object is; ``None`` for an array and what no framework opens.
+
+    Raises:
+        MismatchError: it is a path, or has several parameters.
+    """
+    if isinstance(given, str | os.PathLike):
+        path = printable(os.fsdecode(given))
+        raise MismatchError(f"'{path}' is a path; give one parameter of it: paratree.open('{path}')[name]")
+    if isinstance(given, np.ndarray | np.generic | int | float | complex | list | tuple):
+        return None
+    try:
+        tree = given if isinstance(given, ParamTree) else open_source(given)
+    except UnknownSourceError:
+        return None
+    if len(tree) != 1:
+        first = printable(next(iter(tree), "name"))
+        raise MismatchError(
+            f"{printable(tree.source)}: a spectrum is of one parameter, and there are {len(tree)} here; "
+            f"give one, as paratree.open(source)['{first}']"
+        )
+    found: Param = next(iter(tree.values()))
+    return found
+
+
+def _array(given: Any) -> Values:
+    """Return what NumPy, or the framework of the object, makes an array of it.
+
+    Raises:
+        MismatchError: there is none.
+    """
+    problem = ""
+    try:
+        array: Values = array_of(given, "the array")
+        if array.dtype != object or isinstance(given, np.ndarray | list | tuple):
+            return array
+    except (AttributeError, RuntimeError, TypeError, ValueError) as error:
+        problem = f" ({printable(str(error))[:200]})"
+    kind = type(given).__name__
+    raise MismatchError(f"give a parameter or an array of numbers, not an object of type {kind}{problem}")
 
 
 def _called(name: str) -> str:

@@ -2,6 +2,7 @@
 
 import json
 from math import inf, sqrt
+from pathlib import Path
 
 import ml_dtypes
 import numpy as np
@@ -14,6 +15,7 @@ import paratree as pt
 from paratree.core.tree import Param
 from paratree.render import spectrum as render
 from paratree.verbs._power_law import power_law
+from tests.verbs.held import tree_of
 
 FINITE = st.floats(-1e6, 1e6, width=32)
 
@@ -131,6 +133,98 @@ def test_what_has_no_spectrum(array, message):
     with pytest.raises(pt.MismatchError) as error:
         pt.spectrum(array)
     assert str(error.value) == message
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("m.pt", "'m.pt' is a path; give one parameter of it: paratree.open('m.pt')[name]"),
+        (Path("a\x1b"), r"'a\x1b' is a path; give one parameter of it"),
+        (None, "give a parameter or an array of numbers, not an object of type NoneType"),
+        ({"w": 1.0}, "give a parameter or an array of numbers, not an object of type dict"),
+        (tree_of(w=normal(2, 2), b=normal(2)), "net: a spectrum is of one parameter, and there are 2 here; "
+         "give one, as paratree.open(source)['w']"),
+        (tree_of(), "net: a spectrum is of one parameter, and there are 0 here"),
+    ],
+)  # fmt: skip
+def test_what_is_no_parameter(given, message):
+    with pytest.raises(pt.MismatchError) as error:
+        pt.spectrum(given)
+    assert str(error.value).startswith(message)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # NumPy before 1.24 makes objects of such rows
+def test_rows_of_several_lengths():
+    with pytest.raises(pt.MismatchError, match=r"array of numbers, not .* list|object is not a dtype of"):
+        pt.spectrum([[1, 2], [3]])
+
+
+@pytest.mark.parametrize("option", ["exact_below", "seed"])
+@pytest.mark.parametrize("value", [-1, 1.5, "x", True, None])
+def test_options_without_meaning(option, value):
+    with pytest.raises(pt.MismatchError, match=f"{option} is a whole number, at least 0, not {value!r}"):
+        pt.spectrum(np.eye(2), **{option: value})
+
+
+def test_a_tree_of_one_parameter_is_that():
+    assert pt.spectrum(tree_of(w=np.diag([2.0, 1.0]))).values.tolist() == [2, 1]
+
+
+def _is_that_of(given, expected):
+    found, exact = pt.spectrum(given), np.linalg.svd(expected, compute_uv=False)
+    np.testing.assert_allclose(found.values, exact, rtol=1e-6)
+    assert found.name == ""
+
+
+def test_tensors_of_torch():
+    torch = pytest.importorskip("torch", reason="torch is not installed here")
+    for dtype in (torch.float32, torch.bfloat16, torch.float8_e4m3fn, torch.complex64):
+        _is_that_of(torch.diag(torch.tensor([4.0, 2.0])).to(dtype), np.diag([4.0, 2.0]))
+    for matrix in (torch.nn.Parameter(torch.eye(3, 4)), torch.eye(3, 4).bfloat16().requires_grad_()):
+        _is_that_of(matrix, np.eye(3, 4))
+    _is_that_of(torch.ones(4, requires_grad=True), np.ones((4, 1)))
+    _is_that_of(torch.tensor(2.0), np.full((1, 1), 2.0))
+    net = torch.nn.Linear(3, 2)
+    _is_that_of(net.weight, net.weight.detach().numpy())
+    with pytest.raises(pt.MismatchError, match="Linear: a spectrum is of one parameter, and there are 2"):
+        pt.spectrum(net)
+    with pytest.raises(pt.MismatchError, match="not an object of type list"):
+        pt.spectrum(list(net.parameters()))
+    for tensor in (torch.empty(2, 2, device="meta"), torch.eye(2).to_sparse()):
+        with pytest.raises(pt.UnreadableError, match="parameter: "):
+            pt.spectrum(tensor)
+
+
+def test_arrays_of_jax_and_flax():
+    jax = pytest.importorskip("jax", reason="jax is not installed here")
+    for dtype in ("float32", "bfloat16"):
+        _is_that_of(jax.numpy.eye(3, 4, dtype=dtype), np.eye(3, 4))
+    nnx = pytest.importorskip("flax.nnx", reason="flax is not installed here")
+    kernel = nnx.Linear(3, 4, rngs=nnx.Rngs(0)).kernel
+    _is_that_of(kernel, np.asarray(kernel[...]))
+
+
+def test_arrays_of_tensorflow_and_keras():
+    tf = pytest.importorskip("tensorflow", reason="tensorflow is not installed here")
+    for tensor in (tf.eye(3), tf.eye(3, dtype=tf.bfloat16), tf.Variable(tf.eye(3))):
+        _is_that_of(tensor, np.eye(3))
+    keras = pytest.importorskip("keras", reason="keras is not installed here")
+    layer = keras.layers.Dense(3)
+    layer.build((None, 4))
+    _is_that_of(layer.kernel, layer.get_weights()[0])
+
+
+def test_arrays_of_mxnet():
+    mx = pytest.importorskip("tests.mxnet_numpy", reason="mxnet is not installed here").mxnet
+    for array in (mx.nd.eye(3), mx.nd.eye(3).astype("float16"), mx.np.eye(3)):
+        _is_that_of(array, np.eye(3))
+    layer = mx.gluon.nn.Dense(3)
+    with pytest.raises(pt.UnreadableError, match="not initialised yet"):
+        pt.spectrum(layer.weight)
+    layer.initialize()
+    layer(mx.nd.ones((1, 4)))
+    _is_that_of(layer.weight, pt.open(layer)["weight"].value)
 
 
 @settings(max_examples=8)
