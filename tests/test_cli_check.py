@@ -91,6 +91,16 @@ def test_rules_that_make_no_sense_are_2(options, message, file):
     assert done.stderr.count("\n") == 1
 
 
+def test_an_empty_file_does_not_pass(tmp_path):
+    path = tmp_path / "empty.safetensors"
+    path.write_bytes(safetensors({}, b""))
+    done = run("check", path, "--no-nan")
+    fact = "there is nothing to look at; if that is right, expect 0 parameters"
+    assert (done.returncode, done.stdout) == (1, f"no-nan: {fact}\n")
+    assert done.stderr == f"paratree: {path}: no-nan failed (0 tensors)\n"
+    assert run("check", path, "--no-nan", "--expect=0").returncode == 0
+
+
 def test_nothing_that_fits_is_1(file):
     done = run("check", file, "--no-nan", "--select", "v")
     assert (done.returncode, done.stdout) == (1, "")

@@ -40,9 +40,9 @@ def moments(values: Values) -> Moments | None:
     if not (isfinite(low) and isfinite(high)):
         return None
     zeros = values.size - int(np.count_nonzero(values))
-    shift = float(values[:_FIRST].mean(dtype=np.float64))
     sums = []
     with np.errstate(over="ignore", invalid="ignore"):
+        shift = float(values[:_FIRST].mean(dtype=np.float64))
         for start in range(0, values.size, _CHUNK):
             part = values[start : start + _CHUNK].astype(np.float64)
             magnitudes = float(np.abs(part).sum())

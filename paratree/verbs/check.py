@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from math import inf
 from typing import TYPE_CHECKING
 
-from paratree.core.errors import MismatchError, UnreadableError, printable
+from paratree.core.errors import MismatchError, printable
 from paratree.core.names import BUFFER, KINDS, OTHER, PARAMETER
+from paratree.engine import check_workers
+from paratree.verbs import _rules
 from paratree.verbs import fingerprint as hashing
-from paratree.verbs.findings import target_dtype
 from paratree.verbs.reading import opened, selected
 from paratree.verbs.stats import stats
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
     from concurrent.futures import Executor
     from typing import Any
 
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 NO_NAN, NO_INF, MAX_ABS, FINITE_IN = "no_nan", "no_inf", "max_abs", "finite_in"
 EXPECT, EXPECT_TENSORS, SAME_AS, FINGERPRINT = "expect", "expect_tensors", "same_as", "fingerprint"
 _OF_VALUES = {NO_NAN, NO_INF, MAX_ABS, FINITE_IN}
+_NOTHING = "there is nothing to look at; if that is right, expect 0 parameters"
 _COUNTED = ("int", "uint", "bool")  # positions, counters, masks: they have no range that training could leave
 
 
@@ -51,7 +54,7 @@ class Failure:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Check:
-    """What :func:`check` found.
+    """What :func:`check` found; it is true if every rule holds.
 
     Attributes:
         source: path, or the class of the live object.
@@ -72,9 +75,13 @@ class Check:
         """Whether every rule holds."""
         return not self.failures
 
+    def __bool__(self) -> bool:
+        return self.passed
+
     def __repr__(self) -> str:
         number = len(self.failures)
-        words = "passed" if self.passed else f"failed at {number} places, the first: {self.failures[0]}"
+        places = "1 place" if number == 1 else f"{number} places, the first"
+        words = "passed" if self.passed else f"failed at {places}: {self.failures[0]}"
         return f"<Check {printable(self.source)}: {words}>"
 
 
@@ -97,7 +104,8 @@ def check(
 ) -> Check:
     """Check a source against rules; what cannot be read keeps no rule about values.
 
-    Texts and other objects that belong to no model are left out.
+    Texts and other objects that belong to no model are left out. A source in which there is nothing to look
+    at fails, unless ``expect`` or ``expect_tensors`` is 0; only the fingerprint is the hash of nothing.
 
     Args:
         source: a path, a live model, or a tree.
@@ -128,58 +136,57 @@ def check(
         >>> paratree.check("model.safetensors", no_nan=True, finite_in="float16").passed  # doctest: +SKIP
         True
     """
-    target = None if finite_in is None else _target(finite_in)
-    if max_abs is not None and not max_abs >= 0:
-        raise MismatchError(f"max_abs is a magnitude, at least 0, not {max_abs}")
+    no_nan, no_inf = _rules.flag(NO_NAN, no_nan), _rules.flag(NO_INF, no_inf)
+    bound, target = _rules.magnitude(MAX_ABS, max_abs), _rules.range_of(finite_in)
+    size, names = _rules.whole(EXPECT, expect), _rules.whole(EXPECT_TENSORS, expect_tensors)
+    expected = _rules.hash_of(FINGERPRINT, fingerprint)
     given = {
-        NO_NAN: no_nan, NO_INF: no_inf, MAX_ABS: max_abs is not None, FINITE_IN: target is not None,
-        EXPECT: expect is not None, EXPECT_TENSORS: expect_tensors is not None,
-        SAME_AS: same_as is not None, FINGERPRINT: fingerprint is not False,
+        NO_NAN: no_nan, NO_INF: no_inf, MAX_ABS: bound is not None, FINITE_IN: target is not None,
+        EXPECT: size is not None, EXPECT_TENSORS: names is not None,
+        SAME_AS: same_as is not None, FINGERPRINT: expected is not False,
     }  # fmt: skip
     rules = tuple(rule for rule, is_given in given.items() if is_given)
     if not rules:
         raise MismatchError("there is nothing to check; say what must hold, for example that no value is NaN")
+    check_workers(threads, executor, progress)
     how: dict[str, Any] = {"threads": threads, "executor": executor, "progress": progress}
+    kinds = tuple(kind) if isinstance(kind, Iterable) and not isinstance(kind, str) else kind
+    may_be_empty = 0 in (size, names)
     failures: list[Failure] = []
     hashes = None
     with opened(source) as tree:
-        chosen = selected(tree, select, kind)
+        chosen = selected(tree, select, kinds)
         if _OF_VALUES & set(rules):
             table = stats(chosen, kind=KINDS, histogram=False, **how)
-            failures += _of_values(table, rules, max_abs, target, every_kind=kind is not None)
-        failures += _of_numbers(chosen, expect, expect_tensors, kind)
+            seen = [row for row in table if row.kind != OTHER or row.problem is None]
+            failures += _of_values(table, seen, rules, bound, target, every_kind=kinds is not None)
+            if not seen and not may_be_empty:
+                failures += [Failure(rule, None, _NOTHING) for rule in rules if rule in _OF_VALUES]
+        failures += _of_numbers(chosen, size, names, kinds)
         if {SAME_AS, FINGERPRINT} & set(rules):
             hashes = hashing.fingerprint(chosen, **how)
     if hashes is not None and same_as is not None:
-        failures += _differences(hashes, hashing.fingerprint(same_as, select=select, kind=kind, **how))
-    if hashes is not None and fingerprint is not False:
-        failures += _of_fingerprint(hashes, fingerprint, same_as is not None)
+        other = hashing.fingerprint(same_as, select=select, kind=kinds, **how)
+        failures += _differences(hashes, other)
+        if not (hashes.params or hashes.problems or other.params or other.problems or may_be_empty):
+            failures.append(Failure(SAME_AS, None, _NOTHING))
+    if hashes is not None and expected is not False:
+        failures += _of_fingerprint(hashes, expected, same_as is not None)
     return Check(tree.source, len(chosen), rules, tuple(failures), hashes)
 
 
-def _target(name: str) -> Target:
-    """Return the range of a dtype.
-
-    Raises:
-        MismatchError: there is none, or no cast to it overflows.
-    """
-    try:
-        target = target_dtype(name)
-    except UnreadableError as error:
-        raise MismatchError(str(error)) from None
-    if target.dtype.startswith(("float4", "float6", "float8_e8m0")):
-        raise MismatchError(
-            f"{target.dtype} has no infinity and no NaN, or no sign: a cast to it never overflows"
-        )
-    return target
-
-
 def _of_values(
-    table: Stats, rules: tuple[str, ...], max_abs: float | None, target: Target | None, *, every_kind: bool
+    table: Stats,
+    seen: Iterable[ParamStats],
+    rules: tuple[str, ...],
+    max_abs: float | None,
+    target: Target | None,
+    *,
+    every_kind: bool,
 ) -> Iterator[Failure]:
     found = {(finding.name, finding.what): finding.text for finding in table.findings}
-    for row in table:
-        if row.tied_with is not None or (row.kind == OTHER and row.problem is not None):
+    for row in seen:
+        if row.tied_with is not None:
             continue
         if row.problem is not None:
             yield Failure(rules[0], row.name, f"not read: {row.problem}")
@@ -219,8 +226,8 @@ def _of_fingerprint(found: Fingerprint, expected: str | bool, unread_is_told: bo
     if not unread_is_told:
         for name, problem in found.problems.items():
             yield Failure(FINGERPRINT, name, f"not read: {problem}")
-    if isinstance(expected, str) and found.hash not in (None, expected.lower()):
-        yield Failure(FINGERPRINT, None, f"it is {found.hash}, not {expected.lower()}")
+    if isinstance(expected, str) and found.hash not in (None, expected):
+        yield Failure(FINGERPRINT, None, f"it is {found.hash}, not {expected}")
 
 
 def _differences(found: Fingerprint, other: Fingerprint) -> Iterator[Failure]:

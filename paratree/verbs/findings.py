@@ -257,17 +257,17 @@ def _far_of(siblings: Sequence[ParamStats]) -> Iterator[Finding]:
 # The range of another dtype
 
 
-def target_dtype(name: str) -> Target:
+def target_dtype(name: object) -> Target:
     """Return the range of the floating dtype of a name, as ``"float16"`` or ``"fp16"``.
 
     Raises:
         UnreadableError: there is none.
     """
-    known = _SHORT.get(name.lower(), re.sub("^fp(?=[0-9])", "float", name.lower()))
+    lower = name.lower() if isinstance(name, str) else ""
+    known = _SHORT.get(lower, re.sub("^fp(?=[0-9])", "float", lower))
     if known not in BITS or not known.startswith(("float", "bfloat")):
-        raise UnreadableError(
-            f"'{printable(name)}' is no floating dtype; as float16, bfloat16, float8_e4m3fn"
-        )
+        given = printable(name) if isinstance(name, str) else f"{name!r:.80}"
+        raise UnreadableError(f"'{given}' is no floating dtype; give a name, as float16 or bfloat16")
     return _range(known)
 
 

@@ -210,6 +210,26 @@ def test_the_rules_that_were_given_are_told():
         ({"max_abs": -1.0}, "max_abs is a magnitude, at least 0, not -1.0"),
         ({"max_abs": float("nan")}, "max_abs is a magnitude"),
         ({"finite_in": "int8"}, "'int8' is no floating dtype"),
+        ({"max_abs": "x"}, "max_abs is a magnitude, at least 0, not 'x'"),
+        ({"max_abs": True}, "max_abs is a magnitude, at least 0, not True"),
+        ({"max_abs": [1]}, r"max_abs is a magnitude, at least 0, not \[1\]"),
+        ({"no_nan": "no"}, "no_nan is True or False, not 'no'"),
+        ({"no_inf": None}, "no_inf is True or False, not None"),
+        ({"expect": "x"}, "expect is a whole number, at least 0, not 'x'"),
+        ({"expect": True}, "expect is a whole number, at least 0, not True"),
+        ({"expect": -1}, "expect is a whole number, at least 0, not -1"),
+        ({"expect_tensors": 2.0}, "expect_tensors is a whole number, at least 0, not 2.0"),
+        ({"fingerprint": 5}, "fingerprint is 64 hexadecimal digits, as .* not 5"),
+        ({"fingerprint": None}, "fingerprint is 64 hexadecimal digits, as .* not None"),
+        ({"fingerprint": "12"}, "fingerprint is 64 hexadecimal digits, as .* not '12'"),
+        ({"fingerprint": "g" * 64}, "fingerprint is 64 hexadecimal digits"),
+        ({"finite_in": 16}, "'16' is no floating dtype; give a name, as float16 or bfloat16"),
+        ({"no_nan": True, "threads": "x"}, "threads is a number of threads, at least 1, or None, not 'x'"),
+        ({"expect": 6, "threads": 0}, "threads is a number of threads, at least 1, or None, not 0"),
+        ({"no_nan": True, "executor": "ray"}, "executor is a concurrent.futures.Executor, not an object"),
+        ({"no_nan": True, "progress": 5}, "progress is a function of two numbers of bytes, not an object"),
+        ({"no_nan": True, "select": 5}, "select takes a glob, .* not an object of type int"),
+        ({"no_nan": True, "kind": 5}, "there is no kind '5'; there are: parameter"),
         ({"finite_in": "float4_e2m1fn"}, "float4_e2m1fn has no infinity"),
         ({"finite_in": "float8_e8m0fnu"}, "float8_e8m0fnu has no infinity"),
     ],
@@ -217,6 +237,54 @@ def test_the_rules_that_were_given_are_told():
 def test_rules_without_meaning(rules, message):
     with pytest.raises(pt.MismatchError, match=message):
         pt.check(tree_of(w=W), **rules)
+
+
+@pytest.mark.parametrize(
+    "rule", [{"max_abs": np.float32(4)}, {"expect": np.int64(6)}, {"finite_in": "float64"}]
+)
+def test_numbers_of_numpy_and_the_widest_dtype(rule):
+    assert facts(tree_of(w=W), **rule) == []
+
+
+def test_a_check_is_true_if_it_passed():
+    assert pt.check(tree_of(w=W), no_nan=True)
+    assert not pt.check(tree_of(w=W), max_abs=1)
+
+
+@pytest.mark.parametrize("rule", [{"no_nan": True}, {"no_inf": True}, {"max_abs": 1}, {"finite_in": "fp16"}])
+def test_nothing_to_look_at_does_not_pass(rule):
+    fact = "there is nothing to look at; if that is right, expect 0 parameters"
+    (name,) = rule
+    assert facts(tree_of(), **rule) == [(name, None, fact)]
+    assert facts(tree_of(), select="x", **rule) == [(name, None, fact)]
+    assert facts(tree_of(), same_as=tree_of(), **rule) == [(name, None, fact), ("same_as", None, fact)]
+    assert facts(tree_of(), **rule, expect=0) == []
+    assert facts(tree_of(), **rule, same_as=tree_of(), expect_tensors=0) == []
+
+
+def test_texts_only_are_nothing_to_look_at(tmp_path):
+    np.savez(tmp_path / "m.npz", words=np.array(["a"]))
+    assert [rule for rule, *_ in facts(tmp_path / "m.npz", no_nan=True)] == ["no_nan"]
+
+
+@pytest.mark.parametrize(
+    "dtype", ["float32", "float64", "complex64", "complex128", "bfloat16", "float16", "int64"]
+)
+@pytest.mark.parametrize("size", [1, 3, 100_000])
+def test_no_warning_leaks(dtype, size):
+    import warnings
+
+    kind = numpy_dtype(dtype)
+    most = np.iinfo(kind).max if dtype == "int64" else ml_dtypes.finfo(kind).max
+    values = np.full(size, most, kind)
+    if dtype.startswith("complex"):
+        values += 1j * most
+    values[size // 2 :] *= -1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = pt.check(tree_of(w=values), no_nan=True, no_inf=True, max_abs=1, finite_in="fp16", threads=1)
+        pt.stats(tree_of(w=values, v=values.reshape(1, -1, 1)), target="fp16", threads=1).by("layer")
+    assert ("max_abs" in {failure.rule for failure in found.failures}) == (dtype != "int64")
 
 
 def test_nothing_that_fits():

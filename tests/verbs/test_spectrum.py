@@ -154,7 +154,7 @@ def test_what_is_no_parameter(given, message):
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # NumPy before 1.24 makes objects of such rows
+@pytest.mark.filterwarnings("ignore:Creating an ndarray from ragged")  # NumPy before 1.24
 def test_rows_of_several_lengths():
     with pytest.raises(pt.MismatchError, match=r"array of numbers, not .* list|object is not a dtype of"):
         pt.spectrum([[1, 2], [3]])
