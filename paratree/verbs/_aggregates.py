@@ -7,6 +7,7 @@ from dataclasses import replace
 from math import frexp
 from typing import TYPE_CHECKING
 
+from paratree.core.errors import MismatchError
 from paratree.core.names import PARAMETER, role_of
 from paratree.verbs._distribution import Histogram
 from paratree.verbs._moments import Moments, scaled, together
@@ -51,10 +52,10 @@ def aggregated(rows: Iterable[ParamStats], what: str) -> tuple[ParamStats, ...]:
     Tied names and what was not read count nothing.
 
     Raises:
-        ValueError: ``what`` is no way to group.
+        MismatchError: ``what`` is no way to group.
     """
-    if what not in GROUPS:
-        raise ValueError(f"group by one of {', '.join(GROUPS)}, not {what!r}")
+    if not isinstance(what, str) or what not in GROUPS:
+        raise MismatchError(f"group by one of {', '.join(GROUPS)}, not {what!r:.80}")
     read = [row for row in rows if row.tied_with is None and row.problem is None]
     parameters = [row for row in read if row.kind == PARAMETER]
     groups: dict[str, list[ParamStats]] = {}

@@ -123,11 +123,13 @@ def fingerprint(
     Raises:
         NoSuchParamError: nothing fits the selection.
         CorruptFileError: the file is damaged.
+        MismatchError: an argument is not what it should be.
 
     Example:
         >>> pt.fingerprint(net) == pt.fingerprint("model.safetensors")  # doctest: +SKIP
         True
     """
+    engine.check_workers(threads, executor, progress)
     with opened(source) as tree:
         chosen = selected(tree, select, kind)
         found = plan(chosen)

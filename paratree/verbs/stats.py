@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, fields, replace
+from operator import index as whole_number
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
 from paratree.core.dtypes import BITS, BLOCKS
-from paratree.core.names import BUFFER, PARAMETER
+from paratree.core.errors import MismatchError, NoSuchParamError
+from paratree.core.names import BUFFER, PARAMETER, natural
+from paratree.engine import check_workers
 from paratree.verbs import _distribution as counted
 from paratree.verbs._distribution import QUANTILES, Histogram
 from paratree.verbs._kernels import loops
@@ -111,8 +114,9 @@ class ParamStats:
 class Stats:
     """A table of statistics, a row for each name; a tied group is read once, and counted once in sums.
 
-    It is an iterable of rows, an Arrow table (``polars.DataFrame(stats)``, with ``paratree[arrow]``) and, by
-    :meth:`to_dicts`, plain Python.
+    ``stats["0.weight"]`` and ``stats[0]`` are rows, ``stats[1:3]`` is a table of some; iterating gives the
+    rows, and ``in`` knows names and rows. It is an Arrow table (``polars.DataFrame(stats)``, with
+    ``paratree[arrow]``) and, by :meth:`to_dicts`, plain Python.
 
     Attributes:
         source: path, or the class of the live object.
@@ -134,18 +138,45 @@ class Stats:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, name: str) -> ParamStats:
-        """Return the row of a name.
+    def __contains__(self, key: object) -> bool:
+        return self._named(key) is not None if isinstance(key, str) else key in self.rows
+
+    @overload
+    def __getitem__(self, key: str | int) -> ParamStats: ...
+
+    @overload
+    def __getitem__(self, key: slice) -> Stats: ...
+
+    def __getitem__(self, key: str | int | slice) -> ParamStats | Stats:
+        """Return the row of a name or at a place, or the table of a range of rows with what was found there.
 
         Raises:
-            NoSuchParamError: there is none.
+            NoSuchParamError: there is no such name; the message names the nearest.
+            IndexError: there are fewer rows.
         """
-        found = next((row for row in self.rows if row.name == name), None)
-        if found is None:
-            from paratree.core.errors import NoSuchParamError
+        if isinstance(key, str):
+            if (found := self._named(key)) is None:
+                raise NoSuchParamError(key, [row.name for row in self.rows], self.source)
+            return found
+        if isinstance(key, slice):
+            rows = self.rows[key]
+            names = {row.name for row in rows}
+            findings = tuple(finding for finding in self.findings if finding.name in names)
+            return replace(self, rows=rows, findings=findings)
+        try:
+            place = whole_number(key)
+        except TypeError:
+            kind = type(key).__name__
+            raise TypeError(f"look up a name, a position or a range, not an object of type {kind}") from None
+        if not -len(self.rows) <= place < len(self.rows):
+            raise IndexError(f"there is no row {place}; the table has {len(self.rows)}")
+        return self.rows[place]
 
-            raise NoSuchParamError(name, [row.name for row in self.rows], self.source)
-        return found
+    def _named(self, name: str) -> ParamStats | None:
+        """Return the row of a name, in which ``/`` and ``.`` separate alike."""
+        exact = next((row for row in self.rows if row.name == name), None)
+        dotted = name.replace("/", ".")
+        return exact or next((row for row in self.rows if row.name.replace("/", ".") == dotted), None)
 
     @property
     def read(self) -> int:
@@ -156,15 +187,15 @@ class Stats:
         """Return the table with the largest first by a column, or in the order of names by ``"name"``.
 
         Raises:
-            ValueError: there is no such column of numbers.
+            MismatchError: there is no such column of numbers.
         """
-        if key not in SORTS:
-            raise ValueError(f"sort is one of {', '.join(SORTS)}, not {key!r}")
+        if not isinstance(key, str) or key not in SORTS:
+            raise MismatchError(f"sort is one of {', '.join(SORTS)}, not {key!r:.80}")
         if key == "name":
-            rows = sorted(self.rows, key=lambda row: row.name)
+            rows = sorted(self.rows, key=lambda row: natural(row.name))
         else:
             rows = sorted(self.rows, key=lambda row: _descending(getattr(row, key)))
-        return Stats(self.source, tuple(rows), self.hidden, self.findings, self.looked_for)
+        return replace(self, rows=tuple(rows))
 
     def by(self, what: str) -> Stats:
         """Return the statistics of several parameters together, without quantiles; buffers are left out.
@@ -174,7 +205,7 @@ class Stats:
                 (all of one numbered block, as ``encoder.layer.3``).
 
         Raises:
-            ValueError: it is none of these.
+            MismatchError: it is none of these.
         """
         from paratree.verbs._aggregates import aggregated
 
@@ -270,13 +301,17 @@ def stats(
         SourceNotFoundError, UnknownSourceError, UnsafeFileError: as :func:`paratree.open`.
         NoSuchParamError: nothing fits the selection.
         UnreadableError: there is no dtype called ``target``.
+        MismatchError: an argument is not what it should be.
 
     Example:
         >>> for row in paratree.stats("model.safetensors"):  # doctest: +SKIP
         ...     print(row.name, row.nan, row.mean, row.std)
     """
+    from paratree.verbs._rules import flag
     from paratree.verbs.findings import findings, target_dtype
 
+    flag("histogram", histogram)
+    check_workers(threads, executor, progress)
     wanted = None if target is None else target_dtype(target)
     with opened(source) as tree:
         chosen, hidden = _chosen(tree, select, kind)
@@ -322,13 +357,7 @@ def _row_of(name: str, tree: ParamTree, found: Plan, rows: Mapping[str, ParamSta
     row = rows.get(first) or _described(name, param)
     if first == name:
         return row
-    return _replaced(row, name=name, kind=param.kind, tied_with=first)
-
-
-def _replaced(row: ParamStats, **changes: Any) -> ParamStats:
-    from dataclasses import replace
-
-    return replace(row, **changes)
+    return replace(row, name=name, kind=param.kind, tied_with=first)
 
 
 def _described(name: str, param: Param, **figures: Any) -> ParamStats:

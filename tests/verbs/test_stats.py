@@ -330,11 +330,85 @@ def test_sorting():
         found.sorted("shape")
 
 
+def test_names_are_sorted_by_their_numbers():
+    found = pt.stats(_tree(**{f"h__{i}": np.ones(1) for i in (10, 2, 1)}))
+    assert [row.name for row in found.sorted("name")] == ["h.1", "h.2", "h.10"]
+
+
+@pytest.mark.parametrize("word", ["nosuch", "shape", 5, ["size"], None])
+def test_an_order_or_a_group_that_is_none(word):
+    found = pt.stats(_tree(w=np.ones(2)))
+    with pytest.raises(pt.MismatchError, match=r"sort is one of name, size, .* not "):
+        found.sorted(word)
+    with pytest.raises(pt.MismatchError, match="group by one of layer, role, depth, not "):
+        found.by(word)
+
+
 def test_a_row_by_its_name():
     found = pt.stats(_tree(weight=np.ones(2)))
     assert found["weight"].rms == 1.0
     with pytest.raises(pt.NoSuchParamError, match="did you mean 'weight'"):
         found["weigth"]
+
+
+def test_rows_by_name_and_place():
+    found = pt.stats(_tree(a__w=np.ones(2), a__b=np.full((2, 2), 7.0), c=np.ones(3)))
+    assert (len(found), [*found]) == (3, list(found.rows))
+    assert found[0] is found["a.w"] is found["a/w"] is found[-3]
+    assert "a.w" in found
+    assert "a/w" in found
+    assert found[1] in found
+    assert "a" not in found
+    assert 0 not in found
+    part = found[1:]
+    assert ([row.name for row in part], part.source, part.hidden) == (["a.b", "c"], "a tree", {})
+    assert [f.name for f in part.findings] == [f.name for f in found.findings] == ["a.b"]
+    assert found[:1].findings == ()
+    assert found[::-1][0].name == "c"
+    assert len(found[5:]) == 0
+    assert found.by("layer")[0].name == "a"
+
+
+@pytest.mark.parametrize(
+    ("key", "error", "message"),
+    [
+        (3, IndexError, "there is no row 3; the table has 3"),
+        (-4, IndexError, "there is no row -4; the table has 3"),
+        (1.0, TypeError, "look up a name, a position or a range, not an object of type float"),
+        (None, TypeError, "look up a name, a position or a range, not an object of type NoneType"),
+        ("a", pt.NoSuchParamError, r"it is a subtree: 'a.\*\*' selects what is below it"),
+        ("a.bb", pt.NoSuchParamError, "no parameter 'a.bb'; did you mean 'a.b'"),
+    ],
+)
+def test_a_row_that_is_not_there(key, error, message):
+    found = pt.stats(_tree(a__w=np.ones(2), a__b=np.ones(2), c=np.ones(3)))
+    with pytest.raises(error, match=message):
+        found[key]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"threads": "x"}, "threads is a number of threads, at least 1, or None, not 'x'"),
+        ({"threads": 0}, "threads is a number of threads, at least 1, or None, not 0"),
+        ({"executor": 1}, "executor is a concurrent.futures.Executor, not an object of type int"),
+        ({"progress": 1}, "progress is a function of two numbers of bytes, not an object of type int"),
+        ({"select": 5}, "select takes a glob, .* not an object of type int"),
+        ({"kind": "no"}, "there is no kind 'no'; there are: parameter"),
+        ({"kind": 5}, "there is no kind '5'; there are: parameter"),
+    ],
+)
+def test_arguments_without_meaning(wrong, message):
+    for verb in (pt.stats, pt.fingerprint):
+        with pytest.raises(pt.MismatchError, match=message):
+            verb(_tree(w=np.ones(2)), **wrong)
+
+
+def test_arguments_of_stats_without_meaning():
+    with pytest.raises(pt.MismatchError, match="histogram is True or False, not 'no'"):
+        pt.stats(_tree(w=np.ones(2)), histogram="no")
+    with pytest.raises(pt.UnreadableError, match="'5' is no floating dtype; give a name"):
+        pt.stats(_tree(w=np.ones(2)), target=5)
 
 
 def test_progress_ends_at_all():
