@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections import Counter
 from typing import TYPE_CHECKING
 
@@ -18,10 +19,12 @@ if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult
 
     from paratree.verbs._differences import Diff, Difference, TieChange
+    from paratree.verbs._proposing import Proposal
 
 HEADS = ("name", "what", "changed", "beyond", "max |Δ|", "at", "rel. L2", "cosine")
 RIGHT = ("changed", "beyond", "max |Δ|", "rel. L2", "cosine")
 _NOTHING = "–"
+_LONG = 10**6
 _ROUNDING = 1e-14  # of 1 - cosine
 _GAP = 2
 _DROPPED = ("at", "cosine", "max |Δ|", "what")  # in a narrow terminal, in turn
@@ -85,8 +88,12 @@ def cells(row: Difference) -> dict[str, str]:
 def name_of(row: Difference) -> str:
     """Return the name of a row, and that of the second source if it is another."""
     if row.other is None or row.other == row.name:
-        return printable(row.name)
-    return f"{printable(row.name)} → {printable(row.other)}"
+        return _name(row.name)
+    return f"{_name(row.name)} → {_name(row.other)}"
+
+
+def _name(name: str) -> str:
+    return printable(name) or '""'
 
 
 def what(row: Difference) -> str:
@@ -102,14 +109,14 @@ def what(row: Difference) -> str:
 
 
 def number(value: float | None) -> str:
-    """Return a figure in three digits, an integer of 64 bits in all of its own.
+    """Return a figure in three digits, an integer of at most six in all of its own.
 
-    >>> number(0.04134), number(9007199254740993), number(float("inf")), number(None)
-    ('0.0413', '9007199254740993', 'inf', '–')
+    >>> number(0.04134), number(30522), number(9007199254740993), number(float("inf")), number(None)
+    ('0.0413', '30522', '9.01e+15', 'inf', '–')
     """
     if value is None:
         return _NOTHING
-    return str(value) if isinstance(value, int) else f"{value:.3g}"
+    return str(value) if isinstance(value, int) and abs(value) < _LONG else f"{value:.3g}"
 
 
 def _cosine(value: float | None) -> str:
@@ -149,17 +156,24 @@ def details(found: Diff, row: Difference, *, hints: bool) -> Iterator[str]:
     if row.axes is not None:
         yield f"compared with the axes of the second in the order {row.axes}"
     if row.transposed is not None:
-        order = "transposed" if row.transposed == (1, 0) else f"with the axes in the order {row.transposed}"
-        yield f"the values are equal to the last bit when {order}"
+        yield f"the values are equal to the last bit when {_order(row.transposed)}"
+    if row.in_order:
+        yield "reshaped, values equal in order"
     if row.tied:
         verb = "tied with" if row.status in _ONLY_IN else "also"
-        yield f"{verb} {', '.join(map(printable, row.tied))}"
+        yield f"{verb} {', '.join(map(_name, row.tied))}"
     if row.problem is not None:
         yield printable(row.problem)
     if row.found is not None:
         yield row.found
     if row.repair is not None:
         yield f"Repair: {row.repair}"
+
+
+def _order(axes: tuple[int, ...]) -> str:
+    if axes == tuple(range(len(axes))):
+        return "compared as they lie"
+    return "transposed" if axes == (1, 0) else f"with the axes in the order {axes}"
 
 
 def foot(found: Diff, listed: Sequence[Difference], *, hints: bool) -> list[str]:
@@ -180,23 +194,27 @@ def foot(found: Diff, listed: Sequence[Difference], *, hints: bool) -> list[str]
 
 def _tie(tie: TieChange) -> str:
     side, other = ("first", "second") if tie.tied_in == "a" else ("second", "first")
-    names = " = ".join(map(printable, tie.names))
+    names = " = ".join(map(_name, tie.names))
     note = "" if tie.records else ", whose format records no ties"
     return f"tied in the {side} only: {names}; apart in the {other}{note}"
 
 
 def proposal(found: Diff, *, hints: bool) -> list[str]:
-    """Return the line that says which prefixes keep names from matching."""
+    """Return the line that says which options make more names match."""
     if found.proposal is None:
         return []
-    prefixes, names = found.proposal.prefixes, found.proposal.names
+    prefixes, rename, names = found.proposal.prefixes, found.proposal.rename, found.proposal.names
     without = " and ".join(f"'{printable(prefix)}'" for prefix in prefixes)
+    how = [f"without {without}"] * bool(prefixes) + ["renamed"] * bool(rename)
     if hints:
-        option = " ".join(f"--strip-prefix {printable(prefix)}" for prefix in prefixes)
+        options = [f"--strip-prefix {shlex.quote(printable(prefix))}" for prefix in prefixes]
+        options += [f"--map {shlex.quote(printable(f'{name}={to}'))}" for name, to in rename.items()]
     else:
-        option = f"strip={list(map(printable, prefixes))}"
+        options = [", ".join(
+            [f"strip={list(prefixes)}"] * bool(prefixes) + [f"rename={dict(rename)}"] * bool(rename)
+        )]  # fmt: skip
     verb = "matches" if names == 1 else "match"
-    return [f"{plural(names, 'more name')} {verb} without {without}: {option}"]
+    return [f"{plural(names, 'more name')} {verb} {' and '.join(how)}: {' '.join(options)}"]
 
 
 # The terminal
@@ -277,6 +295,12 @@ def _style_of(detail: str) -> str:
 # JSON
 
 
+def _proposed(found: Proposal | None) -> dict[str, Any] | None:
+    if found is None:
+        return None
+    return {"strip": found.prefixes, "rename": dict(found.rename), "names": found.names}
+
+
 def as_json(found: Diff) -> str:
     """Return one JSON document, a parameter on each line."""
     fields = {
@@ -293,6 +317,6 @@ def as_json(found: Diff) -> str:
         "equal_nan": found.equal_nan,
         "hidden": dict(found.hidden),
         "ties": [{"names": tie.names, "tied_in": tie.tied_in, "records": tie.records} for tie in found.ties],
-        "proposal": None if found.proposal is None else list(found.proposal.prefixes),
+        "proposal": _proposed(found.proposal),
     }
     return document(fields, "rows", [json.dumps(plain(row)) for row in found.to_dicts()])

@@ -5,41 +5,91 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from paratree.core.errors import MissingPackageError, UnreadableError
+from paratree.core.names import last_segment
+from paratree.verbs._owners import parts
 from paratree.verbs._pairs import Pair, is_equal, is_same, native
 from paratree.verbs.reading import flat
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
+
+    import numpy as np
+
     from paratree.core.tree import Param
 
     Axes = tuple[int, ...]
+    Values = np.ndarray[Any, Any]
 
 _CORNER = 4
+_SPACE = {2: (), 3: ("length",), 4: ("height", "width"), 5: ("depth", "height", "width")}
 
 
 def axes_between(a: Param, b: Param) -> Axes | None:
-    """Return for each axis of ``a`` which of ``b`` has its name; ``None`` if in order, or not known."""
-    if a.layout is None or b.layout is None or a.layout == b.layout:
+    """Return for each axis of ``a`` which of ``b`` has its name; ``None`` if in order, or not known.
+
+    A file seldom says a layout; but a ``weight`` whose counterpart is called ``kernel`` is of PyTorch's or
+    Gluon's order, and the kernel of Flax's and Keras's. Two files of equal values in order are left so.
+    """
+    axes = _named_axes(a, b)
+    if axes is None or (a.layout is not None and b.layout is not None):
+        return axes
+    if not fit(a, b, axes):
         return None
-    first, second = a.layout.split(), b.layout.split()
-    if sorted(first) != sorted(second) or len(set(first)) < len(first) or len(first) != len(a.shape):
+    return None if a.layout is b.layout is None and _is_equal(a, b, tuple(range(len(axes)))) else axes
+
+
+def shapes_fit(a: Param, b: Param) -> bool:
+    """Tell whether two parameters can have the same values, each in its layout; no value is read."""
+    return a.shape == b.shape or fit(a, b, _named_axes(a, b))
+
+
+def fit(a: Param, b: Param, axes: Axes | None) -> bool:
+    """Tell whether the shapes are the same when the axes of the second are put in an order."""
+    if axes is None:
+        return a.shape == b.shape
+    return len(axes) == len(b.shape) and a.shape == tuple(b.shape[axis] for axis in axes)
+
+
+def _named_axes(a: Param, b: Param) -> Axes | None:
+    first, second = _usual_layout(a, b), _usual_layout(b, a)
+    if first is None or second is None or first == second or sorted(first) != sorted(second):
+        return None
+    if len(set(first)) < len(first) or len(first) != len(a.shape):
         return None
     return tuple(map(second.index, first))
 
 
-def turned_axes(a: Param, b: Param) -> Axes | None:
+def _usual_layout(param: Param, other: Param) -> list[str] | None:
+    """Return the layout of a parameter; one that is not known as its name beside the other's has it."""
+    if param.layout is not None:
+        return param.layout.split()
+    words, space = (last_segment(param.name), last_segment(other.name)), _SPACE.get(len(param.shape))
+    if space is None or sorted(words) != ["kernel", "weight"]:
+        return None
+    return ["out", "in", *space] if words[0] == "weight" else [*space, "in", "out"]
+
+
+# By the values
+
+
+def turned_axes(a: Param, b: Param, known: Axes | None = None) -> Axes | None:
     """Return the order of the axes of ``b`` in which all its values are those of ``a``, if there is one.
 
-    Looked at are the transpose, and the ways in which frameworks order the axes of a convolution.
+    Looked at are the transpose, and the ways in which frameworks order the axes of a convolution; and the
+    order in which they lie, if they are known to have been compared in another.
     """
-    for axes in _orders(len(a.shape)):
-        if len(axes) != len(b.shape) or a.shape != tuple(b.shape[axis] for axis in axes):
-            continue
-        try:
-            if _corner_is_same(a, b, axes) and is_same(Pair(a, b, axes), a.dtype):
-                return axes
-        except (UnreadableError, MissingPackageError):
-            return None
-    return None
+    orders = _orders(len(a.shape))
+    if known is not None:
+        orders = tuple(order for order in (tuple(range(len(known))), *orders) if order != known)
+    return next((axes for axes in orders if fit(a, b, axes) and _is_equal(a, b, axes)), None)
+
+
+def _is_equal(a: Param, b: Param, axes: Axes) -> bool:
+    try:
+        return _corner_is_same(a, b, axes) and is_same(Pair(a, b, axes), a.dtype)
+    except (UnreadableError, MissingPackageError):
+        return False
 
 
 def _corner_is_same(a: Param, b: Param, axes: Axes) -> bool:
@@ -55,3 +105,24 @@ def _orders(ndim: int) -> tuple[Axes, ...]:
     space = tuple(range(2, ndim))
     to_front, to_back = (ndim - 1, ndim - 2, *range(ndim - 2)), (*space, 1, 0)
     return tuple(dict.fromkeys((tuple(range(ndim))[::-1], to_front, to_back)))
+
+
+def is_same_in_order(a: Param, b: Param) -> bool:
+    """Tell whether two parameters of any shapes have the same values in row-major order, to the last bit."""
+    if a.size != b.size or a.dtype != b.dtype:
+        return False
+    try:
+        return all(is_equal(*both) for both in _side_by_side(parts(a), parts(b)))
+    except (UnreadableError, MissingPackageError):
+        return False
+
+
+def _side_by_side(first: Iterator[Values], second: Iterator[Values]) -> Iterator[tuple[Values, Values]]:
+    """Yield pieces of the same length of two sequences of values that are cut in different places."""
+    b = None
+    for a in first:
+        while len(a):
+            b = next(second) if b is None or not len(b) else b
+            number = min(len(a), len(b))
+            yield a[:number], b[:number]
+            a, b = a[number:], b[number:]

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from paratree.core.array import Shape
-    from paratree.verbs._matching import Proposal
+    from paratree.verbs._proposing import Proposal
 
 SAME, OTHER_BITS, CAST, WITHIN = "bit-equal", "other bits", "equal after cast", "within tolerance"
 DIFFERENT, RESHAPED, ADDED, REMOVED, UNREAD = "different", "reshaped", "added", "removed", "not compared"
@@ -53,9 +53,12 @@ class Difference:
         first_inf: index of the first of these.
         axes: for each axis of the first, which one of the second it was compared with; ``None`` if in order.
         transposed: the axes of the second in the order in which its values would be equal, if there is one.
+        in_order: whether one of another shape has the same values, to the last bit, in row-major order.
         problem: why it was not compared.
-        found: what a live parameter holds instead of the file's value.
-        repair: the one line that mends it.
+        found: what a live parameter holds instead of the file's value; of two sources of a kind, which other
+            parameter of the first the second holds.
+        repair: the line that mends it: run by itself, or after those of the rows before it, it makes the
+            row equal. ``None`` if no line does.
     """
 
     name: str
@@ -81,6 +84,7 @@ class Difference:
     first_inf: tuple[int, ...] | None = None
     axes: tuple[int, ...] | None = None
     transposed: tuple[int, ...] | None = None
+    in_order: bool = False
     problem: str | None = None
     found: str | None = None
     repair: str | None = None
@@ -112,7 +116,7 @@ class Diff:
         rows: one for each parameter of either, in the order of the first; the added ones come last.
         ties: names that are tied in one source only.
         hidden: kinds that were left out, with how many names have each.
-        proposal: the prefixes that keep names from matching, or ``None``.
+        proposal: what to strip and rename to make more names match, or ``None``.
         model: ``"a"`` or ``"b"``: the live model that is compared with a file; ``None`` for two of a kind.
         rtol: a change of at most ``atol + rtol * |a|`` was within the tolerance.
         atol: likewise.

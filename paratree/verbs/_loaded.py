@@ -1,4 +1,4 @@
-"""What a live model holds where it does not hold what the file has, and the line that mends it."""
+"""What a parameter holds instead of the other's value, and the line that mends a live model."""
 
 from __future__ import annotations
 
@@ -7,28 +7,22 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from blake3 import blake3
 
-from paratree import engine
-from paratree.core.dtypes import BITS, numpy_dtype
+from paratree.core.dtypes import BLOCKS, numpy_dtype
 from paratree.core.errors import MissingPackageError, UnreadableError, printable
 from paratree.core.tree import Param
-from paratree.verbs._compare_numpy import bits_of
-from paratree.verbs._differences import DIFFERENT, RESHAPED
-from paratree.verbs._pairs import Pair, is_same, native
-from paratree.verbs._verdict import INITIAL, TRANSPOSE
-from paratree.verbs.reading import flat
+from paratree.verbs._axes import axes_between, fit
+from paratree.verbs._differences import DIFFERENT, EQUAL
+from paratree.verbs._owners import Owners, is_readable, parts
+from paratree.verbs._pairs import Pair, is_same
+from paratree.verbs._verdict import INITIAL, TIED, TRANSPOSE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Sequence
     from typing import Any
 
     from paratree.core.tree import ParamTree
     from paratree.verbs._differences import Difference
-
-    Values = np.ndarray[Any, Any]
-
-_BLOCK = 1 << 20  # values
 
 
 class Sides(NamedTuple):
@@ -63,38 +57,58 @@ def explained(rows: Sequence[Difference], sides: Sides, *, model_is_first: bool)
         name, other = (row.name, row.other) if model_is_first else (row.other, row.name)
         if row.status == ("removed" if model_is_first else "added"):
             suspects[number] = _Suspect(row.name, sides.model[row.name], None, None)
-        elif row.status in (DIFFERENT, RESHAPED) and name is not None and other is not None:
+        elif row.status == DIFFERENT and name is not None and other is not None:
             suspects[number] = _Suspect(name, sides.model[name], other, sides.file[other])
-    owners = _Owners(sides.file, [suspect.held for suspect in suspects.values()])
+    owners = Owners(sides.file, [suspect.held for suspect in suspects.values()])
+    repairs = _Repairs(sides, _equal_names(rows, sides, model_is_first=model_is_first))
     made = list(rows)
     for number, suspect in suspects.items():
-        axes = rows[number].axes
-        if axes is not None and not model_is_first:
-            axes = tuple(axes.index(axis) for axis in range(len(axes)))
-        made[number] = _explained(rows[number], suspect, sides, owners, axes)
+        made[number] = _explained(rows[number], suspect, sides, owners, repairs)
     return made
 
 
+def _equal_names(rows: Iterable[Difference], sides: Sides, *, model_is_first: bool) -> set[str]:
+    """Return the names of the model whose values were found to be those of the file."""
+    names = {name for row in rows if row.status in EQUAL for name in (row.name, *row.tied)}
+    return names if model_is_first else {sides.name_of[name] for name in names}
+
+
 def _explained(
-    row: Difference, suspect: _Suspect, sides: Sides, owners: _Owners, axes: tuple[int, ...] | None
+    row: Difference, suspect: _Suspect, sides: Sides, owners: Owners, repairs: _Repairs
 ) -> Difference:
-    """Say what a parameter of the model holds; ``axes`` of the file's make the order of the model's."""
-    if row.status == RESHAPED:
-        turned = row.transposed
-        return row if turned is None else replace(row, repair=_update(suspect, sides, turned))
+    """Say what a parameter of the model holds."""
+    if suspect.wanted is not None and (others := repairs.parted(suspect)):
+        twins = ", ".join(map(printable, others))
+        return replace(row, found=f"{TIED} with {twins} in the model; the file has another value for each",
+                       repair=repairs.untie(suspect))  # fmt: skip
     found = _at_initial_value(suspect, sides.initial)
-    if found is None and (other := owners.of(suspect.held, suspect.other)) is not None:
+    if found is None and (other := owners.of(suspect.held, (suspect.other or "",))) is not None:
         found = f"holds {printable(other)} of the file"
     if found is None and row.transposed is not None:
-        return replace(row, found=TRANSPOSE, repair=_update(suspect, sides))
+        return replace(row, found=TRANSPOSE, repair=repairs.update(suspect))
     if suspect.wanted is None or found is None:
         return replace(row, found=found)
-    return replace(row, found=found, repair=_tie(suspect, sides) or _update(suspect, sides, axes))
+    return replace(row, found=found, repair=repairs.tie(suspect) or repairs.update(suspect))
+
+
+def misplaced(rows: Sequence[Difference], a: ParamTree, b: ParamTree) -> list[Difference]:
+    """Return the rows of two sources of a kind, with which other tensor of the first the second holds."""
+    names = {
+        number: (row.name, row.other or row.name)
+        for number, row in enumerate(rows)
+        if row.status == DIFFERENT
+    }
+    owners = Owners(a, [b[other] for _, other in names.values()])
+    made = list(rows)
+    for number, (name, other) in names.items():
+        if (owner := owners.of(b[other], a.tied_with(name))) is not None:
+            made[number] = replace(rows[number], found=f"holds {printable(owner)} of the first")
+    return made
 
 
 def _at_initial_value(suspect: _Suspect, initial: ParamTree | None) -> str | None:
     held, before = suspect.held, None if initial is None else initial.get(suspect.name)
-    if isinstance(before, Param) and before.shape == held.shape and _readable(before) and _readable(held):
+    if isinstance(before, Param) and before.shape == held.shape and is_readable(before) and is_readable(held):
         return INITIAL if is_same(Pair(held, before)) else None
     constant = _constant(held)
     return None if constant is None else f"{INITIAL}, all {constant}"
@@ -102,10 +116,10 @@ def _at_initial_value(suspect: _Suspect, initial: ParamTree | None) -> str | Non
 
 def _constant(param: Param) -> str | None:
     """Return the name of the constant that every value is, if layers begin with it."""
-    if not param.size or not _readable(param):
+    if not param.size or not is_readable(param):
         return None
     first: Any = None
-    for values in _parts(param):
+    for values in parts(param):
         if first is None:
             first = values[0]
         if first not in (0, 1) or not bool((values == first).all()):
@@ -113,72 +127,112 @@ def _constant(param: Param) -> str | None:
     return "zeros" if first == 0 else "ones"
 
 
-def _readable(param: Param) -> bool:
-    return param.array.problem is None
+class _Repairs:
+    """Writes the lines that mend a model; each makes its row equal, by itself and after those before it."""
 
+    def __init__(self, sides: Sides, equal: set[str]) -> None:
+        self._model, self._file, self._name_of = sides.model, sides.file, sides.name_of
+        self._other_of = {name: other for other, name in sides.name_of.items()}
+        self._equal = equal
+        self._told: set[str] = set()
+        self._is_on_disk = all(param.live is None for param in sides.file.values())
 
-def _parts(param: Param) -> Iterator[Values]:
-    shape: Any = param.shape
-    for block in engine.blocks_of([shape], _BLOCK):
-        yield native(flat(param[block.index]))
+    def parted(self, suspect: _Suspect) -> list[str]:
+        """Return the other names of a tied parameter, if the file has other values for them."""
+        others = (name for name in self._model.tied_with(suspect.name) if name in self._other_of)
+        return [name for name in others if not self._has_one_value(suspect, self._other_of[name])]
 
+    def _has_one_value(self, suspect: _Suspect, other: str) -> bool:
+        if suspect.other is None or other in self._file.tied_with(suspect.other):
+            return True
+        one, two = self._file[suspect.other], self._file[other]
+        if one.shape != two.shape or one.dtype != two.dtype:
+            return False
+        return is_readable(one) and is_readable(two) and is_same(Pair(one, two))
 
-# Which tensor of the file is it?
-
-
-class _Owners:
-    """Looks up which parameter of a file has the values of a live one; hashes what it may be, once."""
-
-    def __init__(self, file: ParamTree, suspects: Sequence[Param]) -> None:
-        kinds = {(param.shape, param.dtype) for param in suspects if param.size and _readable(param)}
-        self._names: dict[bytes, list[str]] = {}
-        for name, param in file.items():
-            if file.tied_with(name)[0] != name or not _readable(param):
-                continue
-            for dtype in sorted(dtype for shape, dtype in kinds if shape == param.shape):
-                self._names.setdefault(_digest(param, dtype), []).append(name)
-
-    def of(self, held: Param, other: str | None) -> str | None:
-        """Return the name of the parameter whose values these are, if it is not the one they should be."""
-        if not held.size or not _readable(held) or not self._names:
+    def untie(self, suspect: _Suspect) -> str | None:
+        """Return the line that parts a tied parameter and gives each name its value; once for a group."""
+        first, *others = (n for n in self._model.tied_with(suspect.name) if n in self._other_of)
+        if first in self._told:
             return None
-        return next((name for name in self._names.get(_digest(held, held.dtype), ()) if name != other), None)
+        self._told.add(first)
+        values = [self._value(name) for name in (first, *others)]
+        if None in values:
+            return None
+        names = ", ".join(self._quoted(name) for name in others)
+        given = zip((first, *others), values, strict=True)
+        items = ", ".join(f"{self._quoted(name)}: {value}" for name, value in given)
+        return self._line(f"pt.update(pt.untie(net, {names}), {{{items}}})")
+
+    def tie(self, suspect: _Suspect) -> str | None:
+        """Return the line that ties a parameter as the file has it tied, if the model has not."""
+        if self._model.immutable:
+            return None
+        for other in self._file.tied_with(suspect.other or ""):
+            twin = self._name_of.get(other)
+            if twin is None or not self._can_tie(suspect, twin):
+                continue
+            if twin in self._equal:
+                return f"pt.tie(net, {self._quoted(twin)}, {self._quoted(suspect.name)})"
+            if twin in self._told and (value := self._value(twin)) is not None:
+                model = f"pt.update(net, {{{self._quoted(twin)}: {value}}})"
+                return f"pt.tie({model}, {self._quoted(twin)}, {self._quoted(suspect.name)})"
+        return None
+
+    def _can_tie(self, suspect: _Suspect, twin: str) -> bool:
+        param = self._model[twin]
+        is_tied = twin in self._model.tied_with(suspect.name)
+        if is_tied or not isinstance(param, Param) or not is_readable(param):
+            return False
+        return all(getattr(param, what) == getattr(suspect.held, what) for what in ("shape", "dtype", "kind"))
+
+    def update(self, suspect: _Suspect) -> str | None:
+        """Return the line that gives a parameter the value of the file."""
+        value = self._value(suspect.name)
+        if value is None:
+            return None
+        self._told.add(suspect.name)
+        return self._line(f"pt.update(net, {{{self._quoted(suspect.name)}: {value}}})")
+
+    def _line(self, call: str) -> str:
+        return f"net = {call}" if self._model.immutable else call
+
+    def _value(self, name: str) -> str | None:
+        """Return the expression of the file's value of a parameter, unless it would not do."""
+        held, wanted = self._model[name], self._file[self._other_of[name]]
+        if not isinstance(held, Param) or not isinstance(wanted, Param) or not self._is_on_disk:
+            return None
+        axes = axes_between(held, wanted)
+        if not fit(held, wanted, axes) or not _takes(held, wanted):
+            return None
+        value = f"pt.open({_literal(self._file.source)})[{_literal(wanted.name)}].value"
+        if axes is None:
+            return value
+        return value + (".T" if axes == tuple(range(len(axes)))[::-1] else f".transpose{axes}")
+
+    def _quoted(self, name: str) -> str:
+        return _literal(self._model[name].name)
 
 
-def _digest(param: Param, dtype: str) -> bytes:
-    """Return a hash of the values as those of a dtype."""
-    hashed = blake3(f"{param.shape} {dtype}".encode())
-    target = numpy_dtype(dtype) if dtype in BITS else None
+def _takes(held: Param, wanted: Param) -> bool:
+    """Tell whether ``pt.update`` takes values: it refuses to lose a kind of number, and to overflow."""
+    if not is_readable(held) or not is_readable(wanted):
+        return False
+    if held.dtype == wanted.dtype:
+        return True
+    if "float" not in held.dtype or ("float" not in wanted.dtype and wanted.dtype not in BLOCKS):
+        return False
+    target = numpy_dtype(held.dtype)
     try:
         with np.errstate(all="ignore"):
-            for values in _parts(param):
-                cast = values if target is None else values.astype(target, copy=False)
-                hashed.update(np.ascontiguousarray(bits_of(cast)).view(np.uint8).data)
+            return not any(
+                bool((np.isfinite(values) & ~np.isfinite(values.astype(target))).any())
+                for values in parts(wanted)
+            )
     except (UnreadableError, MissingPackageError):
-        return b""
-    return bytes(hashed.digest())
+        return False
 
 
-# Repairs
-
-
-def _tie(suspect: _Suspect, sides: Sides) -> str | None:
-    """Return the line that ties a parameter as the file has it tied, if the model has not."""
-    own = sides.model.tied_with(suspect.name)
-    for other in sides.file.tied_with(suspect.other or ""):
-        twin = sides.name_of.get(other)
-        if twin is not None and twin not in own:
-            return f"pt.tie(net, {_quoted(twin)}, {_quoted(suspect.name)})"
-    return None
-
-
-def _update(suspect: _Suspect, sides: Sides, axes: tuple[int, ...] | None = None) -> str:
-    value = f"pt.open({_quoted(sides.file.source)})[{_quoted(suspect.other or '')}].value"
-    if axes is not None:
-        value += ".T" if axes == tuple(range(len(axes)))[::-1] else f".transpose{axes}"
-    return f"pt.update(net, {{{_quoted(suspect.name)}: {value}}})"
-
-
-def _quoted(text: str) -> str:
+def _literal(text: str) -> str:
     """Return a text as Python's literal of it."""
     return printable(json.dumps(text, ensure_ascii=False))

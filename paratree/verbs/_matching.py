@@ -1,9 +1,8 @@
-"""Which names of two trees mean the same parameter, and which prefix would make more of them match."""
+"""Which names of two trees mean the same parameter."""
 
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -16,10 +15,9 @@ if TYPE_CHECKING:
     from paratree.core.tree import ParamTree
 
     Rename = Mapping[str, str] | Callable[[str], str]
+    Rule = tuple[re.Pattern[str], str]
 
 _WILDCARD = re.compile(r"(\*\*|\*)")
-_REGEX_OF = {"**": "(.*)", "*": "([^.]*)"}
-_MOST_OWNERS = 64  # of a tail: "weight" alone says nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,19 +35,6 @@ class Match:
     only_b: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Proposal:
-    """Prefixes that keep names from matching.
-
-    Attributes:
-        prefixes: what to strip, one of each side at most.
-        names: how many more names would match.
-    """
-
-    prefixes: tuple[str, ...]
-    names: int
-
-
 def match(a: ParamTree, b: ParamTree, *, rename: Rename | None = None, strip: Iterable[str] = ()) -> Match:
     """Pair the names of two trees: by name, with ``/`` and ``.`` alike, then by the framework's other names.
 
@@ -64,8 +49,8 @@ def match(a: ParamTree, b: ParamTree, *, rename: Rename | None = None, strip: It
         MismatchError: two names of one tree become the same.
     """
     prefixes = tuple(strip)
-    renamed = _renaming(a, rename)
-    keys_a = _keys(a, lambda name: _stripped(renamed(name), prefixes))
+    new_name = _renaming(a, rename)
+    keys_a = _keys(a, lambda name: _stripped(new_name(name), prefixes))
     keys_b = _keys(b, lambda name: _stripped(name, prefixes))
     pairs = {name: keys_b[key] for key, name in keys_a.items() if key in keys_b}
     _pair_aliases(a, b, pairs, prefixes)
@@ -120,17 +105,27 @@ def _renaming(tree: ParamTree, rename: Rename | None) -> Callable[[str], str]:
         return lambda name: name
     if not isinstance(rename, Mapping):
         return rename
-    rules = [_rule(pattern, name) for pattern, name in rename.items()]
+    rules = rules_of(rename)
     for pattern, (regex, _) in zip(rename, rules, strict=True):
         if not any(regex.fullmatch(name) for name in tree):
             message = None if not _WILDCARD.search(pattern) else f"nothing fits '{printable(pattern)}'"
             if message is not None:
                 message = f"{printable(tree.source)}: {message}, which is to be renamed"
             raise NoSuchParamError(pattern, tree, tree.source, message=message)
-    return lambda name: _renamed(name, rules)
+    return lambda name: renamed(name, rules)
 
 
-def _renamed(name: str, rules: list[tuple[re.Pattern[str], str]]) -> str:
+def rules_of(rename: Mapping[str, str]) -> list[Rule]:
+    """Return rules of renaming, in the order in which they are tried.
+
+    Raises:
+        MismatchError: the two sides of one have not as many wildcards.
+    """
+    return [_rule(pattern, name) for pattern, name in rename.items()]
+
+
+def renamed(name: str, rules: Iterable[Rule]) -> str:
+    """Return what the first rule that fits makes of a name, or the name."""
     for regex, template in rules:
         if found := regex.fullmatch(name):
             parts = iter(found.groups())
@@ -138,49 +133,12 @@ def _renamed(name: str, rules: list[tuple[re.Pattern[str], str]]) -> str:
     return name
 
 
-def _rule(pattern: str, name: str) -> tuple[re.Pattern[str], str]:
-    """Return what a pattern matches, and the name it becomes: wildcards stand for the same text in both.
-
-    Raises:
-        ValueError: they have not as many wildcards.
-    """
+def _rule(pattern: str, name: str) -> Rule:
+    """Return what a pattern matches, and the name it becomes: wildcards stand for the same text in both."""
     if len(_WILDCARD.findall(pattern)) != len(_WILDCARD.findall(name)):
-        raise ValueError(f"'{pattern}' and '{name}' need as many wildcards as one another")
+        both = f"'{printable(pattern)}' and '{printable(name)}'"
+        raise MismatchError(f"{both} need as many wildcards as one another")
     pieces = (
         "(.*)" if p == "**" else "([^.]*)" if p == "*" else re.escape(p) for p in _WILDCARD.split(pattern)
     )
     return re.compile("".join(pieces), re.DOTALL), name
-
-
-# Prefixes
-
-
-def propose(a: ParamTree, b: ParamTree, found: Match) -> Proposal | None:
-    """Return the prefixes that, taken from both sides, would make the most further names match."""
-    owners: dict[str, list[str]] = {}
-    for name in found.only_b:
-        for tail in _tails(name):
-            owners.setdefault(tail, []).append(name)
-    counts: Counter[tuple[str, str]] = Counter()
-    for name in found.only_a:
-        tail = next((tail for tail in _tails(name) if tail in owners), "")
-        if not tail or len(owners[tail]) > _MOST_OWNERS:
-            continue
-        shape = a[name].shape
-        for other in owners[tail]:
-            if b[other].shape == shape:
-                counts[name.removesuffix(tail), other.removesuffix(tail)] += 1
-    if not counts:
-        return None
-    (first, second), names = max(counts.items(), key=lambda item: (item[1], -len(item[0][0] + item[0][1])))
-    return Proposal(tuple(prefix for prefix in (first, second) if prefix), names)
-
-
-def _tails(name: str) -> list[str]:
-    """Return what a name ends in, from the whole of it to its last segment.
-
-    >>> _tails("net.0.weight")
-    ['net.0.weight', '0.weight', 'weight']
-    """
-    cuts = [0, *(place + 1 for place, character in enumerate(name) if character in "./")]
-    return [name[cut:] for cut in cuts]

@@ -13,8 +13,10 @@ if TYPE_CHECKING:
 
     from paratree.verbs._differences import Diff, Difference
 
-INITIAL, TRANSPOSE = "still at its initial value", "holds the transpose"  # what a live parameter holds
+# What a live parameter holds, or is.
+INITIAL, TRANSPOSE, TIED = "still at its initial value", "holds the transpose", "tied"
 _NEVER, _TURNED, _OTHER = "never loaded", "transposed", "with the values of another tensor"
+_PARTED = "tied, of several values in the file"
 _EQUAL = (  # status, and what follows "are"; in a list of several, "are equal"
     ("bit-equal", "equal to the last bit", "to the last bit"),
     ("other bits", "equal, though of other bits", "though of other bits"),
@@ -124,6 +126,8 @@ def _held(found: str | None) -> str:
     """Return what a live parameter holds, as the verdict counts it."""
     if found is None:
         return "different"
+    if found.startswith(TIED):
+        return _PARTED
     return _NEVER if found.startswith(INITIAL) else _TURNED if found == TRANSPOSE else _OTHER
 
 
@@ -142,7 +146,8 @@ def _loaded(found: Diff) -> list[str]:
     ):
         words += [f"{counts[status]} {text}"] * bool(counts[status])
     held = Counter(_held(row.found) for row in found.rows if row.status == "different")
-    words += [f"{number} {text}" for text in (_NEVER, _TURNED, _OTHER, "different") if (number := held[text])]
+    kinds = (_NEVER, _TURNED, _OTHER, _PARTED, "different")
+    words += [f"{number} {text}" for text in kinds if (number := held[text])]
     words += [f"{counts[missing]} not in the file"] * bool(counts[missing])
     words += [f"{counts[unexpected]} not in the model"] * bool(counts[unexpected])
     ties = sum(tie.records for tie in found.ties)

@@ -7,17 +7,20 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, cast
 
+from paratree import engine
 from paratree.core.dtypes import BITS, BLOCKS
-from paratree.core.errors import MismatchError, NoSuchParamError
+from paratree.core.errors import NoSuchParamError
 from paratree.core.names import BUFFER, PARAMETER
 from paratree.core.tree import Param
 from paratree.verbs import _differences as rows
-from paratree.verbs._axes import axes_between, turned_axes
+from paratree.verbs._arguments import kinds_of, prefixes_of, renaming_of, selector_of, tolerance_of
+from paratree.verbs._axes import axes_between, is_same_in_order, turned_axes
 from paratree.verbs._compare_numpy import Tolerance
 from paratree.verbs._differences import Diff, Difference
-from paratree.verbs._loaded import Sides, explained
-from paratree.verbs._matching import match, propose
+from paratree.verbs._loaded import Sides, explained, misplaced
+from paratree.verbs._matching import match
 from paratree.verbs._pairs import Pair, compare, is_same
+from paratree.verbs._proposing import propose
 from paratree.verbs._tie_changes import tie_changes
 from paratree.verbs.listing import reason_of
 from paratree.verbs.reading import opened, place_of
@@ -83,7 +86,8 @@ def diff(
 
     Raises:
         NoSuchParamError: nothing fits ``select`` and ``kind``, or a name to rename is not there.
-        MismatchError: two names of one source become the same, or a tolerance is no number >= 0.
+        MismatchError: two names of one source become the same, or an option is of no meaning, as a tolerance
+            below 0.
         CorruptFileError: a file is damaged.
 
     Example:
@@ -91,17 +95,22 @@ def diff(
         >>> found.verdict, found.same  # doctest: +SKIP
         ('148 of 148 loaded to the last bit', True)
     """
+    select, kinds = selector_of(select), kinds_of(kind)
+    rename, strip = renaming_of(rename), prefixes_of(strip)
+    tolerance = Tolerance(tolerance_of(rtol, "rtol"), tolerance_of(atol, "atol"))
+    engine.check_workers(threads, executor, progress)
+    options = {"threads": threads, "executor": executor, "progress": progress}
     with ExitStack() as stack:
         first, second = stack.enter_context(opened(a)), stack.enter_context(opened(b))
         before = None if initial is None else stack.enter_context(opened(initial))
-        names = match(first, second, rename=rename, strip=(strip,) if isinstance(strip, str) else strip)
-        chosen = _chosen(first, second, names, select, kind)
-        options = {"threads": threads, "executor": executor, "progress": progress}
+        names = match(first, second, rename=rename, strip=strip)
+        chosen = _chosen(first, second, names, select, kinds)
         model = _model(first, second, initial is not None)
-        tolerance = Tolerance(_tolerance(rtol, "rtol"), _tolerance(atol, "atol"))
         made = _compared(first, second, chosen.pairs, tolerance, options, to_first=model == "a")
         made = _in_order([*made, *_unpaired(first, second, chosen)], first)
-        if model is not None:
+        if model is None:
+            made = misplaced(made, first, second)
+        else:
             pairs = names.pairs if model == "b" else tuple((other, name) for name, other in names.pairs)
             sides = Sides(*((first, second) if model == "a" else (second, first)), before, dict(pairs))
             made = explained(made, sides, model_is_first=model == "a")
@@ -112,18 +121,11 @@ def diff(
             tuple(made),
             tie_changes(first, second, chosen.pairs),
             chosen.hidden,
-            propose(first, second, names),
+            propose(first, second, names, rename=rename, strip=strip),
             model,
-            rtol,
-            atol,
+            *tolerance,
             equal_nan,
         )
-
-
-def _tolerance(value: float, name: str) -> float:
-    if not isinstance(value, int | float) or not value >= 0:
-        raise MismatchError(f"{name} is a number of at least 0, not {value!r}")
-    return float(value)
 
 
 def _model(a: ParamTree, b: ParamTree, has_initial: bool) -> str | None:
@@ -148,10 +150,9 @@ class _Chosen:
 
 
 def _chosen(
-    a: ParamTree, b: ParamTree, names: Match, select: Selector | None, kind: str | Iterable[str] | None
+    a: ParamTree, b: ParamTree, names: Match, select: Selector | None, kinds: tuple[str, ...] | None
 ) -> _Chosen:
-    everything = select is None and kind is None
-    kinds = None if kind is None else (kind,) if isinstance(kind, str) else tuple(kind)
+    everything = select is None and kinds is None
     of_a, of_b = (_visible(tree) if everything else {*tree.select(select, kind=kinds)} for tree in (a, b))
     if not everything and not of_a and not of_b and (len(a) or len(b)):
         message = "; ".join(str(nothing_fits(tree, select, kinds)) for tree in (a, b) if len(tree))
@@ -237,8 +238,12 @@ def _structure(row: Difference, pair: Pair) -> Difference:
     turned = pair.b.shape if pair.axes is None else tuple(pair.b.shape[axis] for axis in pair.axes)
     problems = [param.array.problem for param in (pair.a, pair.b)]
     if turned != pair.a.shape:
-        axes = None if any(problems) else turned_axes(pair.a, pair.b)
-        return replace(row, status=rows.RESHAPED, axes=None, transposed=axes)
+        row = replace(row, status=rows.RESHAPED, axes=None)
+        if any(problems):
+            return row
+        if is_same_in_order(pair.a, pair.b):
+            return replace(row, in_order=True)
+        return replace(row, transposed=turned_axes(pair.a, pair.b))
     problem = next((problem for problem in problems if problem is not None), None)
     return row if problem is None else replace(row, status=rows.UNREAD, problem=reason_of(problem))
 
@@ -262,7 +267,6 @@ def _row(
         return replace(row, status=rows.SAME if source == target else rows.CAST)
     source, target = (target, source) if to_first else (source, target)
     status = _status(found, source, target, any(tolerance))
-    is_square = len(pair.shape) == 2 and pair.shape[0] == pair.shape[1] > 1
     place = {
         name: None if (at := getattr(found, name)) < 0 else place_of(at, pair.shape)
         for name in ("max_at", "first_nan", "first_inf")
@@ -275,7 +279,7 @@ def _row(
         where=place["max_at"] if found.max_abs > 0 else None,
         first_nan=place["first_nan"],
         first_inf=place["first_inf"],
-        transposed=turned_axes(pair.a, pair.b) if status == rows.DIFFERENT and is_square else None,
+        transposed=turned_axes(pair.a, pair.b, pair.axes) if status == rows.DIFFERENT else None,
     )
 
 

@@ -10,7 +10,7 @@ from rich.console import Console
 
 import paratree as pt
 from paratree.render import diff as render
-from paratree.verbs import _axes, _figures, _matching, _verdict
+from paratree.verbs import _axes, _figures, _matching, _proposing, _verdict
 from tests.render.hostile import NAMES
 from tests.verbs.held import held, tree_of
 
@@ -91,6 +91,39 @@ def test_names_cannot_act_on_a_terminal(name):
     assert "\x1b" not in "\n".join(render.lines(found)) + render.as_json(found)
 
 
+def test_a_name_of_no_character_is_seen():
+    text = render.lines(pt.diff(tree_of(**{"": W}), tree_of(**{"": W + 1})))
+    assert text[4].startswith('""    float32')
+    assert '"name": ""' in render.as_json(pt.diff(tree_of(**{"": W}), tree_of(**{"": W + 1})))
+
+
+def test_large_whole_numbers_are_short_in_text_and_exact_in_json():
+    a, b = np.array([0, 1], np.int64), np.array([2**62 + 1, 1], np.int64)
+    found = pt.diff(tree_of(n=a), tree_of(n=b))
+    assert "4.61e+18" in render.lines(found)[4]
+    assert json.loads(render.as_json(found))["rows"][0]["max_abs"] == 2**62 + 1
+    small = pt.diff(tree_of(n=a), tree_of(n=a + 123456))
+    assert " 123456 " in render.lines(small)[4]
+
+
+def test_reshaped_values_in_order_are_told():
+    text = render.lines(pt.diff(tree_of(w=W), tree_of(w=W.reshape(6))))
+    assert text[4].startswith("w     2 × 3 → 6")
+    assert text[5] == "    reshaped, values equal in order"
+
+
+def test_values_that_lie_as_they_should_not_are_told():
+    square = np.random.default_rng(0).random((4, 4))
+    a, b = held("w", square, layout="out in"), held("w", square, layout="in out")
+    text = "\n".join(render.lines(pt.diff(tree_of(a), tree_of(b))))
+    assert "the values are equal to the last bit when compared as they lie" in text
+
+
+def test_a_proposal_in_json():
+    found = json.loads(render.as_json(pt.diff(tree_of(**{"m.kernel": W}), tree_of(weight=W.T))))
+    assert found["proposal"] == {"strip": ["m."], "rename": {"**.kernel": "**.weight"}, "names": 1}
+
+
 def test_json_is_one_document_of_all_rows():
     found = json.loads(render.as_json(pt.diff(*tuned())))
     assert (found["schema"], found["same"], len(found["rows"])) == (1, False, 6)
@@ -105,6 +138,6 @@ def test_infinite_figures_have_names_in_json():
     assert json.loads(render.as_json(found))["rows"][0]["relative_l2"] == "Infinity"
 
 
-@pytest.mark.parametrize("module", [render, _axes, _figures, _matching, _verdict])
+@pytest.mark.parametrize("module", [render, _axes, _figures, _matching, _proposing, _verdict])
 def test_examples(module):
     assert doctest.testmod(module).failed == 0

@@ -96,16 +96,6 @@ def test_a_transposed_load_is_recognised(torch, tmp_path):
     assert pt.diff(net, path).same
 
 
-def test_a_reshaped_kernel_is_mended_by_its_axes(torch, tmp_path):
-    net = torch.nn.Sequential(torch.nn.Conv2d(2, 3, (4, 5)))
-    kernel = np.random.default_rng(0).random((4, 5, 2, 3), np.float32)
-    path = write(tmp_path / "net.safetensors", {"0.weight": kernel, "0.bias": np.ones(3, np.float32)})
-    pt.update(net, {"0.weight": kernel.transpose(3, 2, 0, 1), "0.bias": 1})
-    row = by_name(pt.diff(net, path))["0.weight"]
-    assert (row.status, row.transposed) == ("reshaped", (3, 2, 0, 1))
-    assert row.repair.endswith(".value.transpose(3, 2, 0, 1)})")
-
-
 def test_a_tie_that_the_file_records_is_offered(torch, tmp_path):
     """The head was left at its first values, because the file holds it as an alias only."""
     nn = torch.nn

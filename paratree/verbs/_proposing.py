@@ -1,0 +1,194 @@
+"""What to strip and to rename so that more names of two trees match: prefixes, and frameworks' words."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
+
+from paratree.core.errors import MismatchError, NoSuchParamError
+from paratree.core.names import last_segment
+from paratree.verbs._axes import shapes_fit
+from paratree.verbs._matching import match, renamed, rules_of
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Sequence
+
+    from paratree.core.tree import ParamTree
+    from paratree.verbs._matching import Match, Rename
+
+_WORDS = {  # a word of one framework -> that of another for what does the same
+    **dict.fromkeys(("kernel", "gamma", "scale", "embedding", "embeddings"), "weight"),
+    "beta": "bias",
+    **dict.fromkeys(("moving_mean", "mean"), "running_mean"),
+    **dict.fromkeys(("moving_variance", "var"), "running_var"),
+}
+_MOST_OWNERS = 64  # of a tail: "weight" alone says nothing
+_MOST_RULES = 8  # more are no line that a person reads
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """Options that make more names match.
+
+    Attributes:
+        prefixes: what to strip.
+        names: how many more names would match.
+        rename: what to rename, in this order.
+    """
+
+    prefixes: tuple[str, ...]
+    names: int
+    rename: Mapping[str, str] = field(default_factory=dict)
+
+
+class _Wanted(NamedTuple):
+    """Names that have a part in common, and what stands before it on both sides."""
+
+    first: str
+    second: str
+    pairs: dict[str, str]
+
+
+def propose(
+    a: ParamTree, b: ParamTree, found: Match, *, rename: Rename | None = None, strip: Sequence[str] = ()
+) -> Proposal | None:
+    """Return the options that, added to those that were given, make the most further names match.
+
+    Proposed are a prefix to strip, words to rename and, where a prefix takes the place of another, that; of
+    what was tried, what helps most.
+    """
+    wanted = _wanted(a, b, found)
+    if wanted is None:
+        return None
+    best = None
+    for prefixes, rules in _options(a, wanted, found):
+        if rules and rename is not None and not isinstance(rename, Mapping):
+            continue
+        proposal = _tried(a, b, found, prefixes, rules, rename, strip)
+        if proposal is not None and (best is None or proposal.names > best.names):
+            best = proposal
+    return best
+
+
+def _tried(
+    a: ParamTree,
+    b: ParamTree,
+    found: Match,
+    prefixes: tuple[str, ...],
+    rules: dict[str, str],
+    rename: Rename | None,
+    strip: Sequence[str],
+) -> Proposal | None:
+    given = {**rename, **rules} if isinstance(rename, Mapping) else rename or rules
+    try:
+        made = match(a, b, rename=given, strip=(*strip, *prefixes))
+    except (MismatchError, NoSuchParamError):
+        return None
+    more = len(made.pairs) - len(found.pairs)
+    return Proposal(prefixes, more, rules) if more > 0 else None
+
+
+def _options(a: ParamTree, wanted: _Wanted, found: Match) -> Iterator[tuple[tuple[str, ...], dict[str, str]]]:
+    """Yield prefixes to strip and rules to rename, the simplest first."""
+    prefixes = tuple(prefix for prefix in (wanted.first, wanted.second) if prefix)
+    paired = {name for name, _ in found.pairs}
+    words = {
+        name: name.removesuffix(last_segment(name)) + last_segment(other)
+        for name, other in wanted.pairs.items()
+        if last_segment(name) != last_segment(other)
+    }
+    if len(prefixes) == 2:
+        yield (), _rules(wanted, a, paired)
+    yield prefixes, _rules(_Wanted("", "", words), a, {*paired, *wanted.pairs} - {*words})
+    if words and prefixes:
+        yield prefixes, {}
+
+
+# Which names mean the same
+
+
+def _wanted(a: ParamTree, b: ParamTree, found: Match) -> _Wanted | None:
+    owners: dict[str, list[tuple[str, int]]] = {}
+    for name in found.only_b:
+        for tail, cut in _tails(name):
+            owners.setdefault(tail, []).append((name, cut))
+    made: dict[tuple[str, str], dict[str, str]] = {}
+    for name in found.only_a:
+        tail, cut = next(((tail, cut) for tail, cut in _tails(name) if tail in owners), ("", 0))
+        if not tail or len(owners[tail]) > _MOST_OWNERS:
+            continue
+        for other, end in owners[tail]:
+            if shapes_fit(a[name], b[other]):
+                made.setdefault((name[:cut], other[:end]), {})[name] = other
+    if not made:
+        return None
+    (first, second), pairs = max(made.items(), key=lambda item: (len(item[1]), -len("".join(item[0]))))
+    return _Wanted(first, second, pairs)
+
+
+def _tails(name: str) -> list[tuple[str, int]]:
+    """Return what a name ends in, its last segment in the usual word, and where that begins.
+
+    >>> _tails("net.0.kernel")
+    [('net.0.weight', 0), ('0.weight', 4), ('weight', 6)]
+    """
+    last = last_segment(name)
+    usual = name.removesuffix(last).replace("/", ".") + _WORDS.get(last, last)
+    cuts = [0, *(place + 1 for place, character in enumerate(usual) if character == ".")]
+    return [(usual[cut:], cut) for cut in cuts]
+
+
+# Rules
+
+
+def _rules(wanted: _Wanted, a: ParamTree, right: Collection[str]) -> dict[str, str]:
+    """Return few rules that rename as wanted, and no name that is right; none if it takes too many."""
+    pairs = wanted.pairs
+    if any(character in name for both in pairs.items() for name in both for character in "*="):
+        return {}
+    counts = Counter((last_segment(name), last_segment(other)) for name, other in pairs.items())
+    rules: dict[str, str] = {}
+    left = {name: pairs.get(name, name if name in right else "") for name in a}
+    for words in sorted(counts, key=lambda words: (words[0] == words[1], counts[words], words)):
+        for name in [n for n, other in pairs.items() if (last_segment(n), last_segment(other)) == words]:
+            if name not in left:
+                continue
+            pattern, target = next(
+                rule for rule in _patterns(wanted, name, pairs[name]) if _is_right(rule, left)
+            )
+            rules[pattern] = target
+            if len(rules) > _MOST_RULES:
+                return {}
+            fits = rules_of({pattern: target})[0][0].fullmatch
+            left = {n: other for n, other in left.items() if fits(n) is None}
+    return rules
+
+
+def _is_right(rule: tuple[str, str], left: Mapping[str, str]) -> bool:
+    """Tell whether a rule renames every name that it fits to what is wanted."""
+    made = rules_of(dict([rule]))
+    for name, other in left.items():
+        if made[0][0].fullmatch(name) and other and not _is_one(renamed(name, made), other):
+            return False
+    return True
+
+
+def _is_one(name: str, other: str) -> bool:
+    return name.replace("/", ".") == other.replace("/", ".")
+
+
+def _patterns(wanted: _Wanted, name: str, other: str) -> Iterator[tuple[str, str]]:
+    """Yield rules that rename one name, from one that takes many with it to the one for it alone."""
+    middle, ours, theirs = name.removeprefix(wanted.first), last_segment(name), last_segment(other)
+    middle, rest = middle.removesuffix(ours), other.removeprefix(wanted.second).removesuffix(theirs)
+    if ours == theirs:
+        cuts = [0, *(place + 1 for place, character in enumerate(middle) if character in "./")]
+        for cut in cuts:
+            yield f"{wanted.first}{middle[:cut]}**", f"{wanted.second}{rest[:cut]}**"
+    else:
+        cuts = [place for place, character in enumerate(middle) if character in "./"]
+        for cut in reversed(cuts):
+            yield f"{wanted.first}**{middle[cut:]}{ours}", f"{wanted.second}**{rest[cut:]}{theirs}"
+    yield name, other
