@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from paratree.core.errors import MismatchError, UnreadableError
-from paratree.verbs.findings import target_dtype
+from paratree.verbs._targets import target_dtype
 
 if TYPE_CHECKING:
-    from paratree.verbs.findings import Target
+    from paratree.verbs._targets import Target
 
 _HEX = frozenset("0123456789abcdef")
 _DIGITS = 64

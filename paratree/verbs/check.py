@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from paratree.core.select import Selector
     from paratree.core.tree import ParamTree
     from paratree.engine import Progress
-    from paratree.verbs.findings import Target
+    from paratree.verbs._targets import Target
     from paratree.verbs.fingerprint import Fingerprint, ParamFingerprint
     from paratree.verbs.stats import ParamStats, Stats
 

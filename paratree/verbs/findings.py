@@ -1,27 +1,28 @@
 """What is worth a look in the statistics of a model, in plain words and with the evidence.
 
 A model fresh from its constructor has none: zero biases, unit scales, zero-initialised projections, an
-embedding's padding row and the like are what frameworks make.
+embedding's padding row and the like are what frameworks make. One is made to have some: the layers of
+``torch.nn.TransformerEncoder`` begin as copies of one, as its documentation warns.
 """
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from functools import cache
-from math import inf, log2
+from math import log2
 from statistics import median
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from paratree.core.dtypes import BITS, finfo, numpy_dtype
-from paratree.core.errors import UnreadableError, printable
-from paratree.core.names import PARAMETER, role_of
+from paratree.core.dtypes import finfo
+from paratree.core.names import BUFFER, PARAMETER, last_segment, role_of
+from paratree.verbs._repeats import copies, repeats, rows_alike
+from paratree.verbs._targets import Target, beyond
 from paratree.verbs.reading import ParamUnread, place_of, scan, spelled
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from paratree.core.tree import Param, ParamTree
     from paratree.engine import Block
@@ -35,10 +36,9 @@ _FAR_OCTAVES = 3.0  # and times 8, at least
 _NUMBER = re.compile(r"[0-9]+")
 _LISTED = 3
 _OUTLYING, _OUTLYING_OF = 1000.0, 1000  # times the 99.9 % of the magnitudes, of so many values
-_LOST = 0.01  # of the values that are not zero
 _SLICE = 1 << 18  # values whose places are held at once
-_SHORT = {
-    "half": "float16", "bf16": "bfloat16", "fp8": "float8_e4m3fn", "fp8_e4m3": "float8_e4m3fn",
+_SUBNORMAL = {  # part of the values that are not zero; half precision is made to have some
+    "float16": 0.5, "bfloat16": 0.01, "float32": 0.01, "float64": 0.01,
 }  # fmt: skip
 
 
@@ -48,8 +48,8 @@ class Finding:
 
     Attributes:
         name: the parameter.
-        what: ``"nan"``, ``"inf"``, ``"constant"``, ``"dead"``, ``"siblings"``, ``"outlier"``, ``"variance"``,
-            ``"range"`` or ``"unread"``.
+        what: ``"nan"``, ``"inf"``, ``"constant"``, ``"dead"``, ``"alike"``, ``"copy"``, ``"siblings"``,
+            ``"outlier"``, ``"subnormal"``, ``"variance"``, ``"range"`` or ``"unread"``.
         text: what it is, with the evidence.
     """
 
@@ -58,24 +58,11 @@ class Finding:
     text: str
 
 
-class Target(NamedTuple):
-    """A dtype that values are to be cast to.
-
-    Attributes:
-        dtype: its name.
-        largest: its largest finite value.
-        overflow: the least magnitude that is rounded beyond that.
-        tiny: the largest magnitude that is rounded to zero.
-    """
-
-    dtype: str
-    largest: float
-    overflow: float
-    tiny: float
-
-
 def findings(tree: ParamTree, rows: Sequence[ParamStats], target: Target | None) -> tuple[Finding, ...]:
-    """Look for what is worth a look; tensors with very many zeros, and those with NaN, are read again.
+    """Look for what is worth a look.
+
+    Read again are only tensors with very many zeros, with NaN, beyond the dtype, or whose statistics are
+    those of another tensor or of a matrix of equal rows.
 
     Args:
         tree: what was described.
@@ -91,9 +78,12 @@ def findings(tree: ParamTree, rows: Sequence[ParamStats], target: Target | None)
     found += _dead(tree, own)
     found += _far(own)
     found += _outlying(own)
-    found += _negative_variance(own)
+    found += _subnormal(own)
+    found += _variances(own)
+    found += [Finding(name, "alike", text) for name, text in rows_alike(tree, own)]
+    found += [Finding(name, "copy", text) for name, text in copies(tree, own)]
     if target is not None:
-        found += _beyond(own, target)
+        found += [Finding(name, "range", text) for name, text in beyond(tree, own, target)]
     places = {name: i for i, name in enumerate(tree)}
     return tuple(sorted(found, key=lambda finding: places[finding.name]))
 
@@ -162,6 +152,7 @@ def _dead(tree: ParamTree, rows: Iterable[ParamStats]) -> Iterator[Finding]:
     """Find slices of zeros along the first and last axes of what is not all zero."""
     full = [row for row in rows if row.kind == PARAMETER and _axes(row) >= 2 and row.nan + row.inf == 0]
     some = [row for row in full if row.absmax and row.zeros * max(_lengths(row)) >= row.size]
+    some = [row for row in some if role_of(row.name) is not None or not repeats(tree, row, axis=0)]
     for row, alive in zip(some, _alive(tree, some), strict=True):
         for axis, lives in alive.items():
             dead = np.flatnonzero(~lives)
@@ -234,10 +225,36 @@ def _outlying(rows: Iterable[ParamStats]) -> Iterator[Finding]:
             yield Finding(row.name, "outlier", text)
 
 
-def _negative_variance(rows: Iterable[ParamStats]) -> Iterator[Finding]:
+def _subnormal(rows: Iterable[ParamStats]) -> Iterator[Finding]:
+    """Find many values below the normal ones of their dtype; a vector of half precision may begin so."""
     for row in rows:
-        if row.min is not None and row.min < 0 and role_of(row.name) == "running_var":
+        bins, most = row.histogram, _SUBNORMAL.get(row.dtype)
+        if bins is None or most is None or row.kind != PARAMETER or not bins.positive:
+            continue
+        if row.dtype == "float16" and (_axes(row) < 2 or row.min == row.max):
+            continue
+        least = int(finfo(row.dtype).minexp)
+        count = bins.negative[0] + bins.positive[0] if bins.first < least else 0
+        if count and count >= most * (row.finite - row.zeros):
+            yield Finding(
+                row.name, "subnormal",
+                f"{count} of {row.size} values are subnormal, less than {2.0**least:.3g}: they have lost "
+                "digits, and some processors are slow with them",
+            )  # fmt: skip
+
+
+def _variances(rows: Iterable[ParamStats]) -> Iterator[Finding]:
+    for row in rows:
+        is_of_flax = row.kind == BUFFER and last_segment(row.name) == "var"
+        if row.min is None or not (is_of_flax or role_of(row.name) == "running_var"):
+            continue
+        if row.min < 0:
             yield Finding(row.name, "variance", f"a variance, and its smallest value is {row.min:.3g}")
+        elif row.zeros:
+            text = (
+                f"a variance, and {row.zeros} of {row.size} are zero, as if that input were always the same"
+            )
+            yield Finding(row.name, "variance", text)
 
 
 def _far_of(siblings: Sequence[ParamStats]) -> Iterator[Finding]:
@@ -252,61 +269,3 @@ def _far_of(siblings: Sequence[ParamStats]) -> Iterator[Finding]:
                 f"its standard deviation is {row.std:.3g}, those of its {len(others)} siblings are "
                 f"{others[0]:.3g} to {others[-1]:.3g}",
             )  # fmt: skip
-
-
-# The range of another dtype
-
-
-def target_dtype(name: object) -> Target:
-    """Return the range of the floating dtype of a name, as ``"float16"`` or ``"fp16"``.
-
-    Raises:
-        UnreadableError: there is none.
-    """
-    lower = name.lower() if isinstance(name, str) else ""
-    known = _SHORT.get(lower, re.sub("^fp(?=[0-9])", "float", lower))
-    if known not in BITS or not known.startswith(("float", "bfloat")):
-        given = printable(name) if isinstance(name, str) else f"{name!r:.80}"
-        raise UnreadableError(f"'{given}' is no floating dtype; give a name, as float16 or bfloat16")
-    return _range(known)
-
-
-@cache
-def _range(dtype: str) -> Target:
-    """Find the bounds by bisection of what the cast itself does: round to nearest, ties to even."""
-    kind, limits = numpy_dtype(dtype), finfo(dtype)
-    inside, outside = float(limits.max), 2 * float(limits.max)
-    while (middle := (inside + outside) / 2) not in (inside, outside):
-        with np.errstate(over="ignore"):
-            fits = np.isfinite(np.float64(middle).astype(kind).astype(np.float64))
-        inside, outside = (middle, outside) if fits else (inside, middle)
-    return Target(dtype, float(limits.max), outside, float(limits.smallest_subnormal) / 2)
-
-
-def _beyond(rows: Iterable[ParamStats], target: Target) -> Iterator[Finding]:
-    for row in rows:
-        if row.absmax is None:
-            continue
-        if row.absmax >= target.overflow:
-            count = max(1, _counted(row, lambda e: e >= log2(target.overflow)))
-            yield Finding(
-                row.name, "range",
-                f"at least {count} of {row.size} values are beyond {target.dtype}, whose largest is "
-                f"{target.largest:.6g}; the largest here is {row.absmax:.6g}",
-            )  # fmt: skip
-        lost = _counted(row, lambda e: e + 1 <= (log2(target.tiny) if target.tiny else -inf))
-        if lost >= max(1, _LOST * (row.finite - row.zeros)):
-            yield Finding(
-                row.name,
-                "range",
-                f"{lost} of {row.size} values would be zero in {target.dtype}, too small for it",
-            )
-
-
-def _counted(row: ParamStats, fits: Callable[[int], bool]) -> int:
-    """Return how many values are in bins whose exponents fit."""
-    bins = row.histogram
-    if bins is None:
-        return 0
-    pairs = zip(bins.exponents, bins.negative, bins.positive, strict=True)
-    return sum(below + above for exponent, below, above in pairs if fits(exponent))

@@ -308,7 +308,8 @@ def stats(
         ...     print(row.name, row.nan, row.mean, row.std)
     """
     from paratree.verbs._rules import flag
-    from paratree.verbs.findings import findings, target_dtype
+    from paratree.verbs._targets import target_dtype
+    from paratree.verbs.findings import findings
 
     flag("histogram", histogram)
     check_workers(threads, executor, progress)
