@@ -59,8 +59,9 @@ def title(found: Diff) -> str:
 
 
 def rows(found: Diff, everything: bool) -> Sequence[Difference]:
-    """Return the rows to list, in the order they have; none if but a prefix keeps all names from matching."""
-    if not everything and found.proposal is not None and all(row.status in _ONLY_IN for row in found):
+    """Return the rows to list, in order; none if no name matches, and by the proposal most of them would."""
+    would_match = 0 if found.proposal is None else 2 * found.proposal.names
+    if not everything and 2 * would_match >= len(found) and all(row.status in _ONLY_IN for row in found):
         return []
     return [row for row in found if everything or not found.is_equal(row)]
 

@@ -119,6 +119,15 @@ def test_values_that_lie_as_they_should_not_are_told():
     assert "the values are equal to the last bit when compared as they lie" in text
 
 
+def test_rows_are_left_out_only_where_a_proposal_explains_most_of_them():
+    a, b = {f"m.{i}.w": W + i for i in range(3)}, {f"{i}.w": W + i for i in range(3)}
+    assert [line for line in render.lines(pt.diff(tree_of(**a), tree_of(**b))) if "only in the" in line] == []
+    others = {f"x{i}": W for i in range(7)}
+    text = "\n".join(render.lines(pt.diff(tree_of(**a, **others), tree_of(**b))))
+    assert text.count("only in the first, 2 × 3") == 10
+    assert "3 more names match" in text
+
+
 def test_a_proposal_in_json():
     found = json.loads(render.as_json(pt.diff(tree_of(**{"m.kernel": W}), tree_of(weight=W.T))))
     assert found["proposal"] == {"strip": ["m."], "rename": {"**.kernel": "**.weight"}, "names": 1}

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import paratree as pt
+from paratree import cli
 from paratree.core.array import RefusedArray
 from paratree.core.tree import Origin, Param, ParamTree
 from paratree.verbs import _owners, _pairs
@@ -391,6 +392,14 @@ def test_a_selection_is_of_either():
 def test_a_selection_that_can_be_read_once_is_of_both():
     a, b = tree_of(w=W, b=B), tree_of(v=W, b=B)
     assert statuses(pt.diff(a, b, select=iter(["w", "v"]))) == {"w": "removed", "v": "added"}
+
+
+@pytest.mark.parametrize("options", [["--select", "nothing.**"], ["--map", "nothing=w"]])
+def test_where_nothing_is_compared_the_command_does_not_say_that_it_differs(tmp_path, capsys, options):
+    path = str(write(tmp_path / "a.safetensors", {"w": W}))
+    assert cli.main(["diff", path, path, *options]) == 2
+    assert cli.main(["show", path, "--select", "nothing.**"]) == 1
+    assert "'nothing" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
