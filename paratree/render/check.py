@@ -19,7 +19,7 @@ def lines(found: Check, *, fingerprint: bool = False) -> list[str]:
     if fingerprint and found.fingerprint is not None and found.fingerprint.hash is not None:
         text.append(f"{found.fingerprint.hash}  {printable(found.source)}")
     for failure in found.failures:
-        name = option(failure.rule) if failure.name is None else printable(failure.name)
+        name = option(failure.rule) if failure.name is None else printable(failure.name) or '""'
         text.append(f"{name}: {printable(failure.fact)}")
     return text
 

@@ -33,7 +33,7 @@ def lines(found: Spectrum, *, width: int = 80) -> list[str]:
 
 
 def _head(found: Spectrum) -> list[str]:
-    words = [f"{printable(found.name)}: {shape(found.shape)} {printable(found.dtype)}"]
+    words = [f"{printable(found.name) or 'the array'}: {shape(found.shape)} {printable(found.dtype)}"]
     if found.shape != (found.rows, found.columns):
         axes = f", the {found.row_axis} axis against the rest" if len(found.shape) > 1 else ""
         words.append(f"as {found.rows} × {found.columns}{axes}")

@@ -43,15 +43,20 @@ def title(found: Stats) -> str:
 
 def cells(row: ParamStats) -> tuple[str, ...]:
     """Return the texts of a row, one for each of :data:`HEADS`."""
-    name = printable(row.name)
+    name = _called(row.name)
     where = plural(row.params, "tensor") if row.shape is None else shape(row.shape)
     start = (name, where, printable(row.dtype))
     if row.problem is not None:
         return (*start, *[_NOTHING] * 7, f"not read: {printable(row.problem)}")
     if row.tied_with is not None:
-        return (*start, *[_NOTHING] * 7, f"= {printable(row.tied_with)}")
+        return (*start, *[_NOTHING] * 7, f"= {_called(row.tied_with)}")
     figures = (number(value) for value in (row.min, row.mean, row.max, row.std))
     return (*start, _count(row.nan), _count(row.inf), _share(row), *figures, spark(row.spark) or _alike(row))
+
+
+def _called(name: str) -> str:
+    """Return a name as it is shown: that of nothing is two quotes."""
+    return printable(name) or '""'
 
 
 def _count(value: int) -> str:
@@ -110,7 +115,7 @@ def foot(found: Stats, *, hints: bool = False) -> list[str]:
         return [*text, "nothing that is worth a look was found"] if found.rows else text
     text.append(f"{plural(len(found.findings), 'thing')} worth a look:")
     shown = found.findings[:_MOST_FINDINGS]
-    text += [f"  {printable(finding.name)}: {printable(finding.text)}" for finding in shown]
+    text += [f"  {_called(finding.name)}: {printable(finding.text)}" for finding in shown]
     if more := len(found.findings) - len(shown):
         text.append(f"  … {more} more" + (" (--json has all)" if hints else ""))
     return text

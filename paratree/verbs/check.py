@@ -49,7 +49,8 @@ class Failure:
     fact: str
 
     def __str__(self) -> str:
-        return f"{printable(self.name or self.rule)}: {printable(self.fact)}"
+        name = self.rule if self.name is None else printable(self.name) or '""'
+        return f"{name}: {printable(self.fact)}"
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -246,6 +246,14 @@ def test_numbers_of_numpy_and_the_widest_dtype(rule):
     assert facts(tree_of(w=W), **rule) == []
 
 
+def test_a_name_of_nothing():
+    from paratree.render.check import lines
+
+    found = pt.check(tree_of({"": W}), max_abs=1)
+    assert lines(found) == [str(failure) for failure in found.failures]
+    assert str(found.failures[0]) == '"": its largest magnitude is 4, above 1'
+
+
 def test_a_check_is_true_if_it_passed():
     assert pt.check(tree_of(w=W), no_nan=True)
     assert not pt.check(tree_of(w=W), max_abs=1)

@@ -302,6 +302,7 @@ def test_the_text_of_a_spectrum():
     assert lines[-1].split()[1][0] == "█"
     assert lines[-1].split()[1][-1] == "▁"
     assert len(render.lines(pt.spectrum(np.diag([2.0, 1.0, 0.0])))[-1].split()[1]) == 2
+    assert render.lines(pt.spectrum(np.eye(2)))[0] == "the array: 2 × 2 float64 · 2 singular values, exact"
 
 
 def test_the_json_of_a_spectrum():

@@ -491,3 +491,17 @@ def test_how_it_looks(width):
 def test_html_escapes():
     found = pt.stats(_tree(**{"<script>": np.ones(2)}))
     assert "<script>" not in found._repr_html_()
+
+
+def test_a_name_of_nothing_and_long_integers():
+    from paratree.render.stats import lines
+
+    most = np.iinfo(np.int64).max
+    found = pt.stats(_tree(**{"": np.full((4, 5), 0.25), "n": np.array([-most, 123_456_789, most])}))
+    _, _, _, first, second, *rest = lines(found)
+    assert first.split()[:2] == ['""', "4"]
+    assert second.split()[6:10] == ["-9.22e+18", "4.12e+07", "9.22e+18", "7.53e+18"]
+    assert '  "": all 20 values are 0.25' in rest
+    assert '""' in found._repr_html_().replace("&quot;", '"')
+    row = found.to_dicts()[1]
+    assert (row["min"], row["max"]) == (-float(most), float(most))
