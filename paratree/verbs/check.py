@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from math import inf
 from typing import TYPE_CHECKING
@@ -12,11 +11,12 @@ from paratree.core.names import BUFFER, KINDS, OTHER, PARAMETER
 from paratree.engine import check_workers
 from paratree.verbs import _rules
 from paratree.verbs import fingerprint as hashing
+from paratree.verbs._arguments import kinds_of, selector_of
 from paratree.verbs.reading import opened, selected
 from paratree.verbs.stats import stats
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from concurrent.futures import Executor
     from typing import Any
 
@@ -151,7 +151,7 @@ def check(
         raise MismatchError("there is nothing to check; say what must hold, for example that no value is NaN")
     check_workers(threads, executor, progress)
     how: dict[str, Any] = {"threads": threads, "executor": executor, "progress": progress}
-    kinds = tuple(kind) if isinstance(kind, Iterable) and not isinstance(kind, str) else kind
+    select, kinds = selector_of(select), kinds_of(kind)
     may_be_empty = 0 in (size, names)
     failures: list[Failure] = []
     hashes = None

@@ -246,6 +246,11 @@ def test_numbers_of_numpy_and_the_widest_dtype(rule):
     assert facts(tree_of(w=W), **rule) == []
 
 
+def test_a_selection_may_be_an_iterator():
+    mine, other = tree_of(a=W, b=W), tree_of(a=W, b=-W)
+    assert facts(mine, same_as=other, select=iter(["a", "c"]), kind=iter(["parameter"]), expect=6) == []
+
+
 def test_a_name_of_nothing():
     from paratree.render.check import lines
 
