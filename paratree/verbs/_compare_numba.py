@@ -46,8 +46,8 @@ def measure(a: Values, b: Values, tolerance: Tolerance = EXACT) -> Figures:
         return _compare_numpy.measure(a, b, tolerance)
     counts, sums = np.zeros(14, np.int64), np.zeros(4)
     counts[[_MAX_AT, _FIRST_NAN, _FIRST_INF]] = sums[_MAX_ABS] = -1
-    kind = "u2" if a.itemsize == 2 else f"i{a.itemsize}"
-    bits = a.view(kind), b.view(kind)
+    kind = np.dtype(f"u{a.itemsize}")
+    bits = a.view(kind), b.view(kind), kind.type(np.iinfo(kind).max >> 1)
     if a.itemsize == 2:
         _narrow(*bits, name == "float16", *tolerance, counts, sums)
     else:
@@ -80,33 +80,39 @@ def measure(a: Values, b: Values, tolerance: Tolerance = EXACT) -> Figures:
 
 
 @_compiled
-def _plain(a, b, bits_a, bits_b, relative, absolute, counts, sums):
-    change = np.empty(_BLOCK, a.dtype)
-    bits = change.view(bits_a.dtype)
+def _plain(a, b, bits_a, bits_b, magnitude, relative, absolute, counts, sums):
     for low in range(0, a.size, _BLOCK):
         x, y = a[low : low + _BLOCK], b[low : low + _BLOCK]
         u, v = bits_a[low : low + _BLOCK], bits_b[low : low + _BLOCK]
-        n = x.size
-        _block(x, y, u, v, change[:n], bits[:n], low, relative, absolute, counts, sums)
+        _block(x, y, u, v, magnitude, _peak(x, y), low, relative, absolute, counts, sums)
 
 
 @_compiled
-def _narrow(a, b, half, relative, absolute, counts, sums):
+def _narrow(a, b, magnitude, half, relative, absolute, counts, sums):
     bits_x, bits_y = np.empty(_BLOCK, np.uint32), np.empty(_BLOCK, np.uint32)
     x, y = bits_x.view(np.float32), bits_y.view(np.float32)
-    change = np.empty(_BLOCK, np.float32)
-    bits = change.view(np.int32)
     for low in range(0, a.size, _BLOCK):
         u, v = a[low : low + _BLOCK], b[low : low + _BLOCK]
         n = u.size
         if half:
             _widen_half(u, bits_x, x)
             _widen_half(v, bits_y, y)
+            peak = _peak(x[:n], y[:n])
         else:
-            for i in range(n):
-                bits_x[i] = np.uint32(u[i]) << np.uint32(16)
-                bits_y[i] = np.uint32(v[i]) << np.uint32(16)
-        _block(x[:n], y[:n], u, v, change[:n], bits[:n], low, relative, absolute, counts, sums)
+            peak = _widen_both(u, v, x, y)
+        _block(x[:n], y[:n], u, v, magnitude, peak, low, relative, absolute, counts, sums)
+
+
+@_compiled
+def _widen_both(u, v, x, y):
+    """Write bfloat16 as float32, and return the bits of the largest change, which order as integers do."""
+    peak = np.int32(0)
+    for i in range(u.size):
+        first = np.uint32(np.uint32(u[i]) << np.uint32(16)).view(np.float32)
+        second = np.uint32(np.uint32(v[i]) << np.uint32(16)).view(np.float32)
+        x[i], y[i] = first, second
+        peak = max(peak, np.float32(abs(second - first)).view(np.int32))
+    return peak
 
 
 @_compiled
@@ -122,7 +128,7 @@ def _widen_half(half, bits, values):
 
 
 @_inlined
-def _block(x, y, u, v, change, bits, low, relative, absolute, counts, sums):
+def _block(x, y, u, v, magnitude, peak, low, relative, absolute, counts, sums):
     square_change, square_a, along = _sums(x, y)
     if not np.isfinite(square_change + square_a):
         _value_by_value(x, y, u, v, low, relative, absolute, counts, sums)
@@ -130,11 +136,9 @@ def _block(x, y, u, v, change, bits, low, relative, absolute, counts, sums):
     sums[_SQUARE_CHANGE] += square_change
     sums[_SQUARE_A] += square_a
     sums[_ALONG] += along
-    for i in range(x.size):
-        change[i] = abs(y[i] - x[i])
-    changed, peak = _peak(bits)
-    counts[_CHANGED] += changed
-    counts[_OTHER_BITS] += _unequal(u, v) - changed
+    unequal, zeros = _unequal(u, v, magnitude)
+    counts[_CHANGED] += unequal - zeros
+    counts[_OTHER_BITS] += zeros
     if peak >= counts[_PEAK] and _outside(x, y, 0.0, sums[_MAX_ABS]):
         counts[_PEAK] = peak
         for i in range(x.size):
@@ -164,22 +168,24 @@ def _sums(x, y):
 
 
 @_compiled
-def _peak(bits):
-    """Return how many changes are not zero, and the bits of the largest, which order them as integers do."""
-    changed, peak = np.int32(0), bits[0]
-    for i in range(bits.size):
-        changed = np.int32(changed + np.int32(bits[i] != 0))
-    for i in range(bits.size):
-        peak = max(peak, bits[i])
-    return changed, peak
+def _peak(x, y):
+    """Return the bits of the largest change rounded to float32; rounding keeps the order."""
+    peak = np.int32(0)
+    for i in range(x.size):
+        peak = max(peak, np.float32(abs(y[i] - x[i])).view(np.int32))
+    return peak
 
 
 @_compiled
-def _unequal(u, v):
-    found = np.uint16(0)
+def _unequal(u, v, magnitude):
+    """Return how many bit patterns differ, and how many of those are zeros of either sign."""
+    kind = u.dtype.type  # sums as wide as what is compared: as many to a vector
+    found = zeros = kind(0)
     for i in range(u.size):
-        found = np.uint16(found + np.uint16(u[i] != v[i]))
-    return found
+        differ = u[i] != v[i]
+        found = kind(found + kind(differ))
+        zeros = kind(zeros + kind(differ & (kind(u[i] | v[i]) & magnitude == kind(0))))
+    return np.int64(found), np.int64(zeros)
 
 
 @_compiled

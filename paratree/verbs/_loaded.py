@@ -96,7 +96,7 @@ def misplaced(rows: Sequence[Difference], a: ParamTree, b: ParamTree) -> list[Di
     names = {
         number: (row.name, row.other or row.name)
         for number, row in enumerate(rows)
-        if row.status == DIFFERENT
+        if row.status == DIFFERENT and _is_all_new(row)
     }
     owners = Owners(a, [b[other] for _, other in names.values()])
     made = list(rows)
@@ -104,6 +104,11 @@ def misplaced(rows: Sequence[Difference], a: ParamTree, b: ParamTree) -> list[Di
         if (owner := owners.of(b[other], a.tied_with(name))) is not None:
             made[number] = replace(rows[number], found=f"holds {printable(owner)} of the first")
     return made
+
+
+def _is_all_new(row: Difference) -> bool:
+    """Tell whether so much differs that it may be another tensor, rather than a change of this one."""
+    return 2 * row.changed > (row.size or 0) or (row.relative_l2 or 0) > 0.5
 
 
 def _at_initial_value(suspect: _Suspect, initial: ParamTree | None) -> str | None:

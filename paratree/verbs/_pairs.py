@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     Measure = Callable[[Values, Values, Tolerance], Figures]
 
 _ROOM = 64 << 20  # bytes that all blocks in work take together
-_LARGEST_BLOCK = 4 << 20
+_LARGEST_BLOCK = 8 << 20
 _memcmp = ctypes.CDLL(None).memcmp
 _memcmp.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
 
