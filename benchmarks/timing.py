@@ -90,7 +90,7 @@ def arguments(description: str) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=5, help="runs of each side (default: %(default)s)")
     parser.add_argument("--size", type=float, default=2200, help="megabytes of a file (default: %(default)s)")
     parser.add_argument(
-        "--memory", type=float, default=256, help="megabytes in memory (default: %(default)s)"
+        "--memory", type=float, default=1000, help="megabytes in memory (default: %(default)s)"
     )
     options = parser.parse_args()
     FOLDER.mkdir(parents=True, exist_ok=True)

@@ -127,7 +127,10 @@ def _dtype(tensor: torch.Tensor) -> str:
 def _shape(tensor: torch.Tensor) -> Shape:
     if tensor.is_nested:
         return (None,) * int(tensor.dim())
-    return tuple(n if isinstance(n, int) else None for n in tensor.shape)
+    shape = tuple(tensor.shape)
+    return (
+        shape if set(map(type, shape)) <= {int} else tuple(n if isinstance(n, int) else None for n in shape)
+    )
 
 
 def _without_memory(tensor: torch.Tensor) -> str | None:

@@ -130,34 +130,27 @@ def narrow_moments(bins: Bins) -> Moments | None:
 
 
 @cache
-def _upper(dtype: str) -> Bins:
-    """Return the bounds of the values of each pattern of upper bits, ascending, the pattern as its count."""
+def upper_edges(dtype: str) -> Values:
+    """Return the least magnitude of each finite pattern of upper bits, and the largest of all."""
     width = BITS[dtype]
     uint = np.dtype(f"u{width // 8}").type
     magnitudes = np.arange(1 << (_UPPER - 1), dtype=uint)
-    largest = float(np.finfo(dtype).max)
     with np.errstate(invalid="ignore"):  # NaN
         edges = (magnitudes << uint(width - _UPPER)).view(dtype).astype(np.float64)
-    finite = int(np.isfinite(edges).sum())
-    low, patterns = edges[:finite], magnitudes[:finite]
-    high = np.append(low[1:], largest)
-    negative = patterns[::-1] | uint(1 << (_UPPER - 1))
-    return Bins(
-        np.concatenate([-high[::-1], low]),
-        np.concatenate([-low[::-1], high]),
-        np.concatenate([negative, patterns]).astype(np.intp),
-    )
+    return np.append(edges[np.isfinite(edges)], np.finfo(dtype).max)
 
 
 def upper_bins(counts: Values, zeros: int, dtype: str) -> Bins:
     """Return bounds of the values, from the counts of the upper bits of those that are not zero."""
-    every = _upper(dtype)
-    ordered = counts[every.counts]
-    middle = ordered.size // 2
-    low, high = (np.insert(bound, middle, 0.0) for bound in (every.low, every.high))
-    ordered = np.insert(ordered, middle, zeros)
-    found = ordered.nonzero()[0]
-    return Bins(low[found], high[found], ordered[found])
+    edges = upper_edges(dtype)
+    positive, negative = np.split(counts, 2)
+    above, below = (half[: edges.size - 1].nonzero()[0] for half in (positive, negative))
+    below, between = below[::-1], np.zeros(1 if zeros else 0)
+    return Bins(
+        np.concatenate([-edges[below + 1], between, edges[above]]),
+        np.concatenate([-edges[below], between, edges[above + 1]]),
+        np.concatenate([negative[below], np.full(between.size, zeros), positive[above]]),
+    )
 
 
 def upper_error(dtype: str) -> float:

@@ -74,30 +74,30 @@ def _wide(work: ModuleType, part: Part, values: Values, histogram: bool, few: bo
     elif values.dtype.kind in "iu":
         values = values.astype(np.float64)
     part.dtype = values.dtype.name
-    moments = _moments(work, values)
+    upper = np.zeros(work.UPPER, np.int64) if histogram and not few else None
+    moments = _moments(work, values, upper)
     if moments is None and values.size:
         finite = values[np.isfinite(values)]
         nan = int(np.isnan(values).sum())
         above = int((values == np.inf).sum())
         part.others = (nan, above, values.size - finite.size - nan - above)
         values = finite
-        moments = _moments(work, values)
+        upper = None if upper is None else np.zeros_like(upper)
+        moments = _moments(work, values, upper)
     if moments is None:
         return part
     part.moments.append(moments)
-    if not histogram:
-        return part
-    if few:
+    if upper is not None:
+        _part_zeros(upper, values, moments.zeros)
+        part.counts = upper
+    elif histogram:
         part.values = values.astype(np.float64)
-        return part
-    part.counts = work.count_upper(values)
-    _part_zeros(part.counts, values, moments.zeros)
     return part
 
 
-def _moments(work: ModuleType, values: Values) -> Moments | None:
+def _moments(work: ModuleType, values: Values, upper: Values | None) -> Moments | None:
     """Return moments; where squares are beyond float64 or too small for it, those of scaled values."""
-    found: Moments | None = work.moments(values) if values.size else None
+    found: Moments | None = work.moments(values, upper) if values.size else None
     if found is None or values.dtype != np.float64:
         return found
     most = max(abs(found.low), abs(found.high))
@@ -123,6 +123,6 @@ def _part_zeros(counts: Values, values: Values, zeros: int) -> None:
     tiny = int(counts[0] + counts[negative]) - zeros
     counts[0] = counts[negative] = 0
     if tiny:
-        least = float(counted.upper_bins(np.ones_like(counts), 0, values.dtype.name).high[negative])
+        least = float(counted.upper_edges(values.dtype.name)[1])
         counts[0] = int(((values > 0) & (values < least)).sum())
         counts[negative] = tiny - int(counts[0])

@@ -27,18 +27,18 @@ def count(patterns: Values, kinds: int) -> Values:
     return counts
 
 
-def count_upper(values: Values) -> Values:
-    """Return how often each pattern of the upper 16 bits occurs in a block of floats."""
-    halves = values.view(np.uint16).reshape(values.size, -1)
-    return count(halves[:, -1 if byteorder == "little" else 0], UPPER)
+def moments(values: Values, upper: Values | None = None) -> Moments | None:
+    """Return the moments of a block of floats; ``None`` if one is NaN or infinite.
 
-
-def moments(values: Values) -> Moments | None:
-    """Return the moments of a block of floats; ``None`` if one is NaN or infinite."""
+    ``upper``, if given, is where to add how often each pattern of the upper 16 bits occurs.
+    """
     with np.errstate(invalid="ignore"):
         low, high = float(values.min()), float(values.max())
     if not (isfinite(low) and isfinite(high)):
         return None
+    if upper is not None:
+        halves = values.view(np.uint16).reshape(values.size, -1)
+        upper += count(halves[:, -1 if byteorder == "little" else 0], UPPER)
     zeros = values.size - int(np.count_nonzero(values))
     sums = []
     with np.errstate(over="ignore", invalid="ignore"):
