@@ -84,7 +84,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if argv is None:
             gc.freeze()
     except paratree.NoSuchParamError as error:
-        return _complain(str(error), arguments, _NOTHING)
+        compares = options.run in (_diff, _check)  # nothing was: 1 would say that something differs, or fails
+        return _complain(str(error), arguments, _TROUBLE if compares else _NOTHING)
     except (paratree.ParatreeError, IndexError) as error:
         return _complain(str(error), arguments)
     except BrokenPipeError:
@@ -240,15 +241,12 @@ def _diff(options: argparse.Namespace) -> int:
     from paratree.verbs.diff import diff
 
     initial = None if options.initial is None else _open(options.initial)
-    try:
-        with _open(options.a) as a, _open(options.b) as b, progress.bar("comparing") as update:
-            found = diff(
-                a, b, select=options.select, kind=options.kind, rtol=options.rtol, atol=options.atol,
-                equal_nan=options.equal_nan, rename=dict(options.map or ()), strip=options.strip_prefix or (),
-                initial=initial, progress=update,
-            ).sorted(options.sort)  # fmt: skip
-    except paratree.NoSuchParamError as error:  # nothing was compared: 1 would say that something differs
-        return _complain(str(error))
+    with _open(options.a) as a, _open(options.b) as b, progress.bar("comparing") as update:
+        found = diff(
+            a, b, select=options.select, kind=options.kind, rtol=options.rtol, atol=options.atol,
+            equal_nan=options.equal_nan, rename=dict(options.map or ()), strip=options.strip_prefix or (),
+            initial=initial, progress=update,
+        ).sorted(options.sort)  # fmt: skip
     if options.json:
         print(render.as_json(found), end="")
     elif _is_rich():

@@ -101,9 +101,9 @@ def test_an_empty_file_does_not_pass(tmp_path):
     assert run("check", path, "--no-nan", "--expect=0").returncode == 0
 
 
-def test_nothing_that_fits_is_1(file):
+def test_a_selection_that_fits_nothing_is_trouble(file):
     done = run("check", file, "--no-nan", "--select", "v")
-    assert (done.returncode, done.stdout) == (1, "")
+    assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == f"paratree: {file}: no parameter 'v'\n"
 
 

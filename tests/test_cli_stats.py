@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import pty
+import signal
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -94,3 +96,22 @@ def test_a_bar_on_a_terminal_only(tmp_path):
     assert "1 of 1 read" in stdout
     assert "\x1b" not in stdout
     assert run("stats", path).stderr == ""
+
+
+def test_control_c_ends_it_after_the_blocks_in_work(tmp_path):
+    path, begun = tmp_path / "m.npz", tmp_path / "begun"
+    np.savez(path, **{f"w{number}": np.ones(4, np.float32) for number in range(200)})
+    code = (
+        "import sys, time; from paratree.verbs import stats; from paratree.cli import main\n"
+        "def slow(*_):\n open(sys.argv[1], 'a').write('.'); time.sleep(0.2)\n return stats.Part()\n"
+        "stats.measured = slow; sys.exit(main(['stats', sys.argv[2]]))"
+    )
+    command = [sys.executable, "-c", code, begun, path]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        while not begun.exists():
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        output, errors = process.communicate(timeout=60)
+    assert (process.returncode, output, errors) == (130, b"", b"")
+    assert begun.stat().st_size < 100

@@ -1,4 +1,4 @@
-"""The arguments of ``diff`` as it uses them; what has no meaning is refused in one line."""
+"""The arguments of ``diff`` and ``check`` as they use them; what has no meaning is refused in one line."""
 
 from __future__ import annotations
 
