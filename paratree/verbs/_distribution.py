@@ -17,7 +17,7 @@ from paratree.core.dtypes import BITS, finfo, numpy_dtype
 from paratree.verbs._moments import Moments, added
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Sequence
 
     Values = np.ndarray[Any, Any]
 
@@ -107,7 +107,7 @@ def narrow_bins(counts: Values, dtype: str) -> Bins:
     """Return the finite values that occur, from the counts of all patterns of a dtype."""
     every = narrow(dtype)
     ordered = counts[every.ascending]
-    found = ordered.nonzero()[0]
+    found = (ordered != 0).nonzero()[0]
     values = every.values[found]
     return Bins(values, values, ordered[found])
 
@@ -144,7 +144,8 @@ def upper_bins(counts: Values, zeros: int, dtype: str) -> Bins:
     """Return bounds of the values, from the counts of the upper bits of those that are not zero."""
     edges = upper_edges(dtype)
     positive, negative = np.split(counts, 2)
-    above, below = (half[: edges.size - 1].nonzero()[0] for half in (positive, negative))
+    finite = edges.size - 1  # nonzero is five times faster on booleans than on counts
+    above, below = ((half[:finite] != 0).nonzero()[0] for half in (positive, negative))
     below, between = below[::-1], np.zeros(1 if zeros else 0)
     return Bins(
         np.concatenate([-edges[below + 1], between, edges[above]]),
@@ -184,17 +185,19 @@ def distribution(
 
 def _histogram(bins: Bins, dtype: str) -> Histogram:
     nearest = np.where(bins.high > 0, bins.low, bins.high)  # the bound next to zero
-    magnitudes = np.abs(nearest)
-    zero = (bins.low == 0) & (bins.high == 0)
-    exponents = np.frexp(magnitudes)[1] - 1
-    least = _least_exponent(dtype)
-    exponents = np.where(magnitudes == 0, least - 1, np.maximum(exponents, least - 1))[~zero]
+    subnormal = _least_exponent(dtype) - 1
+    exponents = np.maximum(
+        (nearest.view(np.int64) >> 52 & 0x7FF) - 1023, subnormal
+    )  # frexp takes ten times that
+    zero = slice(int(np.searchsorted(bins.low, 0.0)), int(np.searchsorted(bins.high, 0.0, "right")))
+    sides = slice(zero.start), slice(zero.stop, None)
     zeros = int(bins.counts[zero].sum())
-    if not exponents.size:
+    found = np.concatenate([exponents[side] for side in sides])
+    if not found.size:
         return Histogram(0, (), (), zeros)
-    first, counts, above = int(exponents.min()), bins.counts[~zero], bins.high[~zero] > 0
-    length = int(exponents.max()) - first + 1
-    below, over = (_added(exponents[side] - first, counts[side], length) for side in (~above, above))
+    first = int(found.min())
+    length = int(found.max()) - first + 1
+    below, over = (_added(exponents[side] - first, bins.counts[side], length) for side in sides)
     return Histogram(first, below, over, zeros)
 
 
@@ -213,16 +216,16 @@ def _quantiles(bins: Bins, extremes: tuple[float, float]) -> tuple[float, ...]:
     ends = np.cumsum(bins.counts)
     places = [q * (int(ends[-1]) - 1) for q in QUANTILES]
     below = [floor(place) for place in places]
-    first, second = (_at(bins, ends, [k + step for k in below]) for step in (0, 1))
+    first, second = np.split(_at(bins, ends, [*below, *(place + 1 for place in below)]), 2)
     parts = np.array(places) - np.array(below)
     between = first * (1 - parts) + second * parts  # their difference may be beyond float64
     found = np.clip(np.where(first == second, first, between), *extremes)
     return tuple(float(value) for value in found)
 
 
-def _at(bins: Bins, ends: Values, places: Iterable[int]) -> Values:
-    """Return the values at places in ascending order, those within a bin in equal steps."""
-    wanted = np.minimum(np.array(list(places)), ends[-1] - 1)
+def _at(bins: Bins, ends: Values, places: Sequence[int]) -> Values:
+    """Return the values at places of the ascending order, those within a bin in equal steps."""
+    wanted = np.minimum(np.array(places), ends[-1] - 1)
     found = np.searchsorted(ends, wanted, side="right")
     low, high, counts = (column[found] for column in bins)
     inside = (wanted - (ends[found] - counts) + 0.5) / counts
