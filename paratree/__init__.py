@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from paratree.verbs.diff import diff
     from paratree.verbs.fingerprint import Fingerprint, fingerprint
     from paratree.verbs.gradients import Gradients, gradients
+    from paratree.verbs.save import Saved, save
     from paratree.verbs.spectrum import Spectrum, spectrum
     from paratree.verbs.stats import ParamStats, Stats, stats
     from paratree.verbs.training import freeze, groups, unfreeze
@@ -52,6 +53,7 @@ __all__ = [
     "ParamTree",
     "ParatreeError",
     "Partition",
+    "Saved",
     "SourceNotFoundError",
     "Spectrum",
     "Stats",
@@ -69,6 +71,7 @@ __all__ = [
     "gradients",
     "groups",
     "open",
+    "save",
     "spectrum",
     "stats",
     "tie",
@@ -96,6 +99,8 @@ _HOME = {
     "fingerprint": "verbs.fingerprint",
     "Gradients": "verbs.gradients",
     "gradients": "verbs.gradients",
+    "Saved": "verbs.save",
+    "save": "verbs.save",
     "Spectrum": "verbs.spectrum",
     "spectrum": "verbs.spectrum",
     "ParamStats": "verbs.stats",

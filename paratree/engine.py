@@ -8,10 +8,10 @@ from __future__ import annotations
 import os
 from collections import deque
 from contextlib import nullcontext
-from itertools import islice, product
-from math import prod
+from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from paratree.core.array import parts_of
 from paratree.core.errors import MismatchError
 
 if TYPE_CHECKING:
@@ -55,23 +55,9 @@ def blocks_of(shapes: Sequence[tuple[int, ...]], most: int = BLOCK) -> Iterator[
     """
     for item, shape in enumerate(shapes):
         start = 0
-        for index, size in _cut(shape, most):
+        for index, size in parts_of(shape, most):
             yield Block(item, index, start, size)
             start += size
-
-
-def _cut(shape: tuple[int, ...], most: int) -> Iterator[tuple[Index, int]]:
-    if (size := prod(shape)) <= most:
-        if size:
-            yield ..., size
-        return
-    axis = next(i for i in range(len(shape)) if prod(shape[i + 1 :]) <= most)
-    below = prod(shape[axis + 1 :])
-    rows = most // below
-    for outer in product(*map(range, shape[:axis])):
-        for low in range(0, shape[axis], rows):
-            high = min(low + rows, shape[axis])
-            yield (*outer, slice(low, high)), (high - low) * below
 
 
 def cores() -> int:

@@ -9,7 +9,13 @@ from functools import cache
 from importlib import import_module
 from io import IOBase
 
-from paratree.core.errors import MismatchError, SourceNotFoundError, UnknownSourceError, printable
+from paratree.core.errors import (
+    MismatchError,
+    SourceNotFoundError,
+    UnknownSourceError,
+    UnsupportedError,
+    printable,
+)
 from paratree.files.folder import folder_entries, latest_entries
 from paratree.files.local import LocalFile
 from paratree.files.zip import archive
@@ -231,6 +237,26 @@ _COMPANIONS = (  # how files end that lie beside weights and hold none, and whic
     ("manifest.ocdbt", "the database inside an Orbax checkpoint; open the folder that _METADATA is in"),
     ("config.json", "a configuration, without weights; open its folder"),
 )
+
+
+def format_to_write(path: str, name: str | None = None) -> Format:
+    """Return the format that writes a file, by its suffix or by the name of its module.
+
+    Raises:
+        UnsupportedError: there is none that is written.
+    """
+    every = {key: module for key, module in known_formats().items() if module.WRITES}
+    if name is not None:
+        if name not in every:
+            raise UnsupportedError(f"'{printable(name)}' is no format that is written: {', '.join(every)}")
+        return every[name]
+    suffixes = {suffix: module for module in every.values() for suffix in module.SUFFIXES}
+    fitting = [suffix for suffix in suffixes if path.endswith(suffix) and not suffix.endswith(".json")]
+    if not fitting:
+        raise UnsupportedError(
+            f"{printable(path)}: its suffix is of no format that is written; name one: {', '.join(every)}"
+        )
+    return suffixes[max(fitting, key=len)]
 
 
 def find_framework(source: object) -> Framework:

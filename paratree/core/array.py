@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import product
+from math import prod
+
 from paratree.core.errors import UnreadableError, printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Hashable
+    from collections.abc import Hashable, Iterator
     from typing import Any, NoReturn, Protocol
 
     import numpy as np
@@ -168,6 +171,27 @@ def basic_index(index: Index, shape: tuple[int, ...]) -> tuple[int | range, ...]
         range(length)[part] if isinstance(part, slice) else _position(part, axis, length)
         for axis, (part, length) in enumerate(zip(parts, shape, strict=True))
     )
+
+
+def parts_of(shape: tuple[int, ...], most: int) -> Iterator[tuple[Index, int]]:
+    """Yield basic indices of parts of at most ``most`` values, in row-major order, and their sizes.
+
+    An array without values has none.
+
+    >>> [index for index, size in parts_of((2, 3), 2)]
+    [(0, slice(0, 2, None)), (0, slice(2, 3, None)), (1, slice(0, 2, None)), (1, slice(2, 3, None))]
+    """
+    if (size := prod(shape)) <= most:
+        if size:
+            yield ..., size
+        return
+    axis = next(i for i in range(len(shape)) if prod(shape[i + 1 :]) <= most)
+    below = prod(shape[axis + 1 :])
+    rows = most // below
+    for outer in product(*map(range, shape[:axis])):
+        for low in range(0, shape[axis], rows):
+            high = min(low + rows, shape[axis])
+            yield (*outer, slice(low, high)), (high - low) * below
 
 
 def _position(part: Any, axis: int, length: int) -> int:

@@ -77,11 +77,23 @@ def finfo(name: str) -> Any:
     return extended(numpy_dtype(name))  # type: ignore[no-untyped-call]
 
 
-_OF_NUMPY_CODE = {
+_OF_NUMPY_CODE = {  # those that every NumPy has
     "b1": "bool", "i1": "int8", "i2": "int16", "i4": "int32", "i8": "int64",
     "u1": "uint8", "u2": "uint16", "u4": "uint32", "u8": "uint64",
     "f2": "float16", "f4": "float32", "f8": "float64", "c8": "complex64", "c16": "complex128",
 }  # fmt: skip
+
+
+STANDARD = tuple(_OF_NUMPY_CODE.values())
+
+
+def numpy_code(name: str) -> str:
+    """Return NumPy's code for a dtype, little-endian; those of ml_dtypes have the codes that NumPy writes.
+
+    >>> numpy_code("float32"), numpy_code("bool"), numpy_code("bfloat16")
+    ('<f4', '|b1', '<V2')
+    """
+    return numpy_dtype(name).newbyteorder("<").str
 
 
 def from_numpy_code(code: str) -> tuple[str, bool] | None:

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
         head: bytes
         size: int
 
+    class Output(Protocol):
+        """A file that is written: ``paratree.files.output.Output``."""
+
 
 class Format(Protocol):
     """A file format: one module in ``paratree/formats/``.
@@ -36,6 +39,8 @@ class Format(Protocol):
         TIES: how the format records ties, in a few words.
         READS: what is read, in a few words.
         EXTRA: the extra of ``pip install 'paratree[…]'`` that reading values needs, or ``None``.
+        WRITES: names of the dtypes that can be written; empty if the format is read only.
+        WRITES_TIES: whether a tied group is written once, so that opening the file ties it again.
     """
 
     NAME: str
@@ -45,6 +50,8 @@ class Format(Protocol):
     TIES: str
     READS: str
     EXTRA: str | None
+    WRITES: Collection[str]
+    WRITES_TIES: bool
 
     def sniff(self, file: File, /) -> bool:
         """Tell from the bytes whether the file is of this format."""
@@ -52,6 +59,20 @@ class Format(Protocol):
 
     def open(self, file: File, /) -> ParamTree:
         """Read the header only, check it against the file, and return the tree."""
+        ...
+
+    def save(self, tree: ParamTree, output: Output, /) -> Sequence[str]:
+        """Write a tree; only a format that writes has it.
+
+        The verb has seen to it that every array can be read and is of one of the dtypes, and that nothing is
+        tied where ties cannot be written.
+
+        Returns:
+            What could not be written, a sentence each.
+
+        Raises:
+            UnsupportedError: a name that the format cannot hold.
+        """
         ...
 
 

@@ -133,6 +133,11 @@ class FileArray:
         """The bytes, with what is done to them on reading: a conjugate view is another array."""
         return Storage((self.source.key, self._flags), self.offset, self.strides)
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether the bytes in the source are the values in row-major order, little-endian."""
+        return self.strides is None and not any(self._flags)
+
     def read(self, index: Index = ...) -> np.ndarray[Any, Any]:
         """Return the values at a basic index, in native byte order.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from bisect import bisect_right
@@ -17,6 +18,7 @@ else:
 
 HEAD = 4096
 _MOST_AT_ONCE = 1 << 30  # preadv(2) takes less than 2 GiB at a time
+_NO_COPYING = (errno.EXDEV, errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.EPERM)  # between these files
 
 
 class Source(Protocol):
@@ -97,18 +99,50 @@ class LocalFile:
             CorruptFileError: the file has changed since it was opened, or the tree is closed.
         """
         if self._descriptor < 0:
-            raise CorruptFileError(self.path, "the tree was closed", advice="open the file again")
+            raise self._closed()
         done, length = 0, len(view)
         while done < length:
             got = os.preadv(self._descriptor, [view[done : done + _MOST_AT_ONCE]], offset + done)
             if got <= 0:
                 break
             done += got
+        self._look_for_change(complete=done == length)
+
+    def copy_into(self, descriptor: int, offset: int, length: int) -> bool:
+        """Append a range to another file inside the kernel; tell whether this system can.
+
+        Raises:
+            CorruptFileError: the file has changed since it was opened, or the tree is closed.
+            OSError: the other file cannot be written.
+        """
+        if self._descriptor < 0:
+            raise self._closed()
+        if not hasattr(os, "copy_file_range"):
+            return False
+        done = 0
+        while done < length:
+            count = min(length - done, _MOST_AT_ONCE)
+            try:
+                got = os.copy_file_range(self._descriptor, descriptor, count, offset_src=offset + done)
+            except OSError as error:
+                if done or error.errno not in _NO_COPYING:
+                    raise
+                return False
+            if got <= 0:
+                break
+            done += got
+        self._look_for_change(complete=done == length)
+        return True
+
+    def _look_for_change(self, *, complete: bool) -> None:
         now = os.fstat(self._descriptor)
-        if done < length or (now.st_size, now.st_mtime_ns) != (self.size, self._opened.st_mtime_ns):
+        if not complete or (now.st_size, now.st_mtime_ns) != (self.size, self._opened.st_mtime_ns):
             raise CorruptFileError(
                 self.path, "the file has changed since it was opened", advice="open it again"
             )
+
+    def _closed(self) -> CorruptFileError:
+        return CorruptFileError(self.path, "the tree was closed", advice="open the file again")
 
     def close(self) -> None:
         """Close the file; reads fail from now on."""
@@ -137,6 +171,14 @@ class Window:
     def readinto(self, view: memoryview, offset: int) -> None:
         """Fill ``view`` from ``offset`` of the window."""
         self.source.readinto(view, self.start + offset)
+
+
+def in_file(source: Source, offset: int) -> tuple[LocalFile, int] | None:
+    """Return the file that an offset of a source lies in, and where there; ``None`` if it is in no file."""
+    place: Source = source
+    while isinstance(place, Window):
+        offset, place = place.start + offset, place.source
+    return (place, offset) if isinstance(place, LocalFile) else None
 
 
 class Joined:

@@ -24,6 +24,13 @@ _OF_STORAGE = {  # class of a storage, less "Storage" -> dtype
     "ComplexDouble": "complex128", "ComplexFloat": "complex64", "ComplexHalf": "complex32",
     "QInt8": "qint8", "QUInt8": "quint8", "QInt32": "qint32", "QUInt4x2": "quint4x2", "QUInt2x4": "quint2x4",
 }  # fmt: skip
+STORAGES = {  # dtype -> the class of its storages; what came later has storages without a type
+    dtype: f"{word}Storage" for word, dtype in _OF_STORAGE.items() if dtype in BITS and word != "Untyped"
+}
+WRITTEN = (
+    *STORAGES, "uint16", "uint32", "uint64", "float8_e4m3fn", "float8_e4m3fnuz", "float8_e5m2",
+    "float8_e5m2fnuz", "float8_e8m0fnu",
+)  # fmt: skip
 _PACKED = frozenset({"quint4x2", "quint2x4", "bits1x8", "bits2x4", "bits4x2"})  # a byte holds several values
 _WORDS = {"double": "float64", "float": "float32", "half": "float16", "long": "int64", "int": "int32"}
 

@@ -25,6 +25,8 @@ LAZY = "yes"
 TIES = "no"
 READS = "every leaf that Equinox saves, by its place; hyperparameters before them"
 EXTRA = None
+WRITES = ()
+WRITES_TIES = False
 
 _LONGEST_LINE = 1 << 20
 _VOID = "bfloat16"  # what jax.numpy.load, with which Equinox reads, makes of two bytes of no type

@@ -31,6 +31,8 @@ LAZY = "yes"
 TIES = "no"
 READS = "arrays, scalars, chunked arrays, and msgpack packed in msgpack; plain values as meta"
 EXTRA = None
+WRITES = ()
+WRITES_TIES = False
 
 _NDARRAY, _COMPLEX, _SCALAR = 1, 2, 3
 _CHUNKED = "__msgpack_chunked_array__"

@@ -29,6 +29,8 @@ LAZY = "yes; quantised blocks too"
 TIES = "output.weight left out"
 READS = "versions 2 and 3, both byte orders, every type of ggml, split files; metadata"
 EXTRA = "gguf"
+WRITES = ()
+WRITES_TIES = False
 
 _ALIGNMENT = 32  # if the file names none
 _ENDING = "-{:05}-of-{:05}.gguf"

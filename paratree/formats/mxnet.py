@@ -33,6 +33,8 @@ LAZY = "yes; rows of sparse arrays, too"
 TIES = "no; shared names are told by the symbol"
 READS = "every version of arrays, every dtype, row_sparse and csr as dense, the symbol beside it"
 EXTRA = None
+WRITES = ()
+WRITES_TIES = False
 
 _MAGIC = (0x112).to_bytes(8, "little") + bytes(8)
 _WINDOW = 4096  # bytes read at a time: what is between heads of arrays is passed over

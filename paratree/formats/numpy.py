@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from paratree.core.dtypes import STANDARD
 from paratree.core.errors import CorruptFileError
 from paratree.core.tree import Origin, Param, ParamTree
 from paratree.files.zip import archive
@@ -9,8 +10,11 @@ from paratree.formats._npy import MAGIC, is_followed, kind_of_record, npy_record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from paratree.core.array import LazyArray
     from paratree.files.local import LocalFile, Source
+    from paratree.files.output import Output
 
 NAME = "NumPy"
 SUFFIXES = (".npz", ".npy")
@@ -19,6 +23,8 @@ LAZY = "yes; compressed members are inflated up to what is asked for"
 TIES = "no"
 READS = "every numeric dtype, both byte orders, bfloat16, stored and compressed"
 EXTRA = None
+WRITES = (*STANDARD, "bfloat16", "float8_e5m2")
+WRITES_TIES = False
 
 
 def sniff(file: LocalFile) -> bool:
@@ -44,6 +50,13 @@ def open(file: LocalFile) -> ParamTree:
     params = (Param(name, array, kind_of_record(name, array)) for name, array in arrays.items())
     form = "NumPy npy" if members is None else "NumPy npz"
     return ParamTree(params, Origin(file.path, form, closers=[file.close]))
+
+
+def save(tree: ParamTree, output: Output) -> Sequence[str]:
+    """Write an ``.npz`` as ``numpy.savez`` does, one member an array."""
+    from paratree.formats._numpy_written import write
+
+    return write(tree, output)
 
 
 def _array(source: Source, name: str) -> LazyArray:

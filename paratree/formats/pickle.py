@@ -35,6 +35,8 @@ READS = (
     "(zlib, gzip, bzip2, xz, lzma) or not; nothing is executed"
 )
 EXTRA = None
+WRITES = ()
+WRITES_TIES = False
 
 _DCP = b"torch.distributed.checkpoint.metadata"  # its .metadata is a pickle of another format
 _FIRST_OF_2 = b"}](cNKMJGX)\x88\x89\x8aTU"  # opcodes that a pickle of protocol 2 or 3 begins with

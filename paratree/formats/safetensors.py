@@ -18,9 +18,11 @@ from paratree.files.shards import is_index, open_index
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Any
 
     from paratree.files.array import FileArray
+    from paratree.files.output import Output
 
 NAME = "safetensors"
 SUFFIXES = (".safetensors", ".safetensors.index.json")
@@ -35,6 +37,7 @@ LAZY = "yes"
 TIES = "alias metadata"
 READS = "every dtype of the specification, shard indexes and their folders, shards of processes"
 EXTRA = None
+WRITES_TIES = True
 
 _LARGEST_HEADER = 100_000_000  # the limit that the reference reader sets
 _ENTRY = frozenset({"dtype", "shape", "data_offsets"})
@@ -46,6 +49,7 @@ _DTYPES = {  # word in the header -> name of the dtype
     "F8_E4M3FNUZ": "float8_e4m3fnuz", "F8_E5M2FNUZ": "float8_e5m2fnuz",
     "F4": "float4_e2m1fn", "F6_E2M3": "float6_e2m3fn", "F6_E3M2": "float6_e3m2fn",
 }  # fmt: skip
+WRITES = tuple(_DTYPES.values())
 
 
 def sniff(file: LocalFile) -> bool:
@@ -67,6 +71,13 @@ def open(file: LocalFile) -> ParamTree:
         if shards := shards_of_processes(file):
             return open_processes(file, shards, _open_one, NAME)
     return _open_one(file)
+
+
+def save(tree: ParamTree, output: Output) -> Sequence[str]:
+    """Write the header, then the arrays, those of wide dtypes first: each at a multiple of its width."""
+    from paratree.formats._safetensors_written import write
+
+    return write(tree, output, {name: word for word, name in _DTYPES.items()})
 
 
 def _open_one(file: LocalFile) -> ParamTree:

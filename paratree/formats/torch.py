@@ -13,12 +13,16 @@ from paratree.files.zip import archive
 from paratree.formats._pickled_tree import PickledTree
 from paratree.formats._torch_export import export_root, open_export
 from paratree.formats._torch_storages import MAGIC, is_big_endian, load_legacy, load_zip, zip_root
+from paratree.formats._torch_tensors import WRITTEN
 from paratree.formats._torchscript import declared_kinds
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from paratree.core.tree import ParamTree
     from paratree.files.local import LocalFile
+    from paratree.files.output import Output
     from paratree.files.zip import Member
 
 NAME = "PyTorch"
@@ -38,6 +42,8 @@ READS = (
     "zip, legacy, TorchScript, weights of torch.export, whole modules, training checkpoints, shard indexes"
 )
 EXTRA = None
+WRITES = WRITTEN
+WRITES_TIES = True
 
 _SCRIPT = "PyTorch TorchScript"
 
@@ -61,6 +67,13 @@ def open(file: LocalFile) -> ParamTree:
     if file.head[:1] in (b"\x80", b"P"):
         return _open_one(file)
     return open_index(file, _open_one, NAME)
+
+
+def save(tree: ParamTree, output: Output) -> Sequence[str]:
+    """Write a zip that ``torch.load`` reads, ``weights_only`` too, as one dictionary of names to tensors."""
+    from paratree.formats._torch_written import write
+
+    return write(tree, output)
 
 
 def _open_one(file: LocalFile) -> ParamTree:

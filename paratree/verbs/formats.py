@@ -39,7 +39,13 @@ def formats() -> tuple[FormatFacts, ...]:
     """
     known = (
         FormatFacts(
-            module.NAME, tuple(module.SUFFIXES), module.READS, module.LAZY, module.TIES, extra=module.EXTRA
+            module.NAME,
+            tuple(module.SUFFIXES),
+            module.READS,
+            module.LAZY,
+            module.TIES,
+            bool(module.WRITES),
+            module.EXTRA,
         )
         for module in known_formats().values()
     )

@@ -176,7 +176,8 @@ def test_formats():
     assert head.split() == ["NAME", "SUFFIXES", "READS", "LAZY", "TIES", "WRITES", "NEEDS"]
     safetensors = next(row for row in rows if row.startswith("safetensors"))
     assert ".safetensors .safetensors.index.json" in safetensors
-    assert safetensors.split()[-2:] == ["no", "-"]
+    assert safetensors.split()[-2:] == ["yes", "-"]
+    assert next(row for row in rows if row.startswith("GGUF")).split()[-2:] == ["no", "gguf"]
 
 
 def test_the_heads_are_what_they_are_named():

