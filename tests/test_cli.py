@@ -18,6 +18,8 @@ import pytest
 
 import paratree
 from paratree import cli
+from paratree.cli import console
+from paratree.cli.parsing import COMMANDS
 from tests.attacks.makers import entry, safetensors
 from tests.render.hostile import NAMES
 
@@ -151,7 +153,7 @@ def test_a_selection_of_nothing_is_1(options, message, file):
         (["get", "FILE", "steps", "--dtype", "float31"], "'float31' is no dtype; there are: bool"),
         (["shwo", "FILE"], "no command 'shwo'; did you mean 'show'?"),
         (["FILE"], "; did you mean 'paratree show "),
-        (["frobnicate"], f"no command 'frobnicate'; the commands are {', '.join(cli._COMMANDS)}\n"),
+        (["frobnicate"], f"no command 'frobnicate'; the commands are {', '.join(COMMANDS)}\n"),
         (["show", "nowhere.pt"], "nowhere.pt: no such file or folder; paratree opens local paths and never"),
         (["show", "/"], "/: no checkpoint in this folder; name a file"),
         (["--print-completion", "fish"], "argument --print-completion: invalid choice: 'fish'"),
@@ -302,8 +304,8 @@ def test_help_opens_with_sample_commands():
     assert done.returncode == 0
     assert done.stdout.index("paratree show model.safetensors") < done.stdout.index("options:")
     assert max(map(len, done.stdout.splitlines())) <= 80
-    assert {"show", "get", "ties", "formats", "check", "spectrum"} <= set(cli._COMMANDS)
-    for name in cli._COMMANDS:
+    assert {"show", "get", "ties", "formats", "check", "spectrum"} <= set(COMMANDS)
+    for name in COMMANDS:
         assert f"    {name} " in done.stdout
         assert run(name, "--help").stdout.startswith(f"usage: paratree {name} ")
     bare = run()
@@ -514,7 +516,7 @@ def test_the_width_of_an_odd_terminal(monkeypatch, capsys):
     monkeypatch.setattr(os, "get_terminal_size", lambda descriptor: os.terminal_size((0, 0)))
     for columns in ("0", "000", "x", "-5", "", "9" * 30):
         monkeypatch.setenv("COLUMNS", columns)
-        assert cli._width() == 80
+        assert console.width() == 80
 
 
 @pytest.mark.parametrize("columns", ["0", "-1", "many"])

@@ -1,0 +1,92 @@
+"""The command line: parse, run one verb, render, exit.
+
+Exit codes are those of diff(1): 0 done, same, passed; 1 nothing found, different, failed; 2 trouble. stdout
+is data, stderr is messages.
+
+Only what a command needs is imported: ``show`` into a pipe takes but a few times the start of Python itself.
+"""
+
+from __future__ import annotations
+
+import codecs
+import errno
+import gc
+import os
+import sys
+
+import paratree
+from paratree.cli.console import CLOSED_PIPE, INTERRUPTED, NOTHING, TROUBLE, complain
+from paratree.cli.parsing import parse
+from paratree.core.errors import printable
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_VERDICTS = ("diff", "check")  # commands of which 1 says that something differs or fails
+_ASCII = str.maketrans(
+    {"×": "x", "·": "-", "–": "-", "…": "...", "⛓": "="}
+)  # for a stdout that has no such signs
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code.
+
+    Args:
+        argv: the arguments after the program's name; those of the process by default.
+
+    Returns:
+        0 done, same, passed; 1 nothing found, different, failed; 2 trouble; 130 interrupted; 141 the
+        reader of stdout has gone.
+    """
+    if argv is None:  # the process ends soon: looking for garbage took a fifth of listing 10,000 tensors
+        gc.disable()
+    arguments = sys.argv[1:] if argv is None else list(argv)
+    if reconfigure := getattr(sys.stdout, "reconfigure", None):
+        codecs.register_error("paratree", _in_ascii)
+        reconfigure(errors="paratree")
+    try:
+        options = parse(arguments)
+        status: int = options.run(options)
+        print(end="", flush=True)
+        if argv is None:
+            gc.freeze()
+    except paratree.NoSuchParamError as error:
+        return complain(str(error), arguments, TROUBLE if options.command in _VERDICTS else NOTHING)
+    except (paratree.ParatreeError, IndexError) as error:
+        return complain(str(error), arguments)
+    except BrokenPipeError:
+        _discard_output()
+        return CLOSED_PIPE
+    except OSError as error:
+        _discard_output()
+        return complain(_of_system(error), arguments)
+    except MemoryError:
+        return complain("the memory is not enough; 'paratree get --slice' reads a part", arguments)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    return status
+
+
+def _of_system(error: OSError) -> str:
+    """Return what the system refused, where, and what to do; what has no name is stdout if it is full."""
+    place = "" if error.filename is None else f"{printable(str(error.filename))}: "
+    if error.errno == errno.ENOSPC:
+        return f"{place or 'stdout: '}{error.strerror}; make room, or write elsewhere"
+    if isinstance(error, PermissionError):
+        return f"{place}{error.strerror}; 'ls -ld' shows who may use it and its folder"
+    return f"{place}{error.strerror or error}"
+
+
+def _in_ascii(error: UnicodeError) -> tuple[str, int]:
+    """Write what stdout cannot encode: our own signs in ASCII, everything else escaped."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    found = error.object[error.start : error.end]
+    return found.translate(_ASCII).encode("ascii", "backslashreplace").decode(), error.end
+
+
+def _discard_output() -> None:
+    """Point stdout to nowhere, so that Python's last flush has nothing to complain about."""
+    if (output := sys.__stdout__) is not None and output is sys.stdout:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), output.fileno())

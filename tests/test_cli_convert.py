@@ -1,0 +1,87 @@
+"""paratree convert, from outside."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+import paratree as pt
+from tests.test_cli import content, run
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory):
+    path = tmp_path_factory.mktemp("convert") / "model.safetensors"
+    path.write_bytes(content())
+    return path
+
+
+def test_a_file_becomes_one_of_another_format(file, tmp_path):
+    out = tmp_path / "m.pt"
+    done = run("convert", file, out, "--verify")
+    assert (done.returncode, done.stdout) == (0, "")
+    assert done.stderr.startswith(f"paratree: {out}: PyTorch · 6 tensors · ")
+    assert done.stderr.splitlines()[0].endswith("· 1 tied group · read again and compared")
+    assert run("diff", file, out).returncode == 0
+    assert pt.open(out).ties == pt.open(file).ties
+
+
+def test_json_says_what_was_written(file, tmp_path):
+    out = tmp_path / "part.npz"
+    done = run("convert", file, out, "--select", "layers.**", "--json")
+    found = json.loads(done.stdout)
+    assert (found["schema"], found["path"], found["format"], found["ties"]) == (1, str(out), "NumPy", [])
+    assert found["nbytes"] == out.stat().st_size
+    with np.load(out) as arrays:
+        assert len(arrays) == found["names"]
+        assert all(name.startswith("layers.") for name in arrays)
+
+
+def test_ties_are_asked_for_where_there_are_none(file, tmp_path):
+    done = run("convert", file, tmp_path / "m.npz")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "are tied, which NumPy cannot say; choose" in done.stderr
+    assert run("convert", file, tmp_path / "m.npz", "--ties", "twice").returncode == 0
+
+
+def test_a_file_is_replaced_only_with_force(file, tmp_path):
+    out = tmp_path / "m.safetensors"
+    out.write_bytes(b"precious")
+    done = run("convert", file, out)
+    assert (done.returncode, done.stderr) == (
+        2,
+        f"paratree: {out}: it exists; replacing it takes force (--force)\n",
+    )
+    assert out.read_bytes() == b"precious"
+    assert run("convert", file, out, "--force").returncode == 0
+    assert run("diff", file, out).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "fact"),
+    [
+        (
+            ["FILE", "m.excel"],
+            "its suffix is of no format that is written; name one: numpy, safetensors, torch",
+        ),
+        (
+            ["FILE", "m.pt", "--format", "excel"],
+            "'excel' is no format that is written: numpy, safetensors, torch",
+        ),
+        (["nowhere", "m.pt"], "nowhere: no such file or folder"),
+        (["FILE"], "required: OUT"),
+        (["FILE", "nowhere/m.pt"], "nowhere/m.pt: No such file or directory"),
+    ],
+)
+def test_trouble_is_one_line_and_2(words, fact, file, tmp_path):
+    done = run("convert", *(file if word == "FILE" else word for word in words), cwd=tmp_path)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert fact in done.stderr
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_selection_that_fits_nothing_is_1(file, tmp_path):
+    assert run("convert", file, tmp_path / "m.pt", "--select", "nope").returncode == 1
+    assert not any(tmp_path.iterdir())
