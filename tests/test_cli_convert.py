@@ -64,11 +64,11 @@ def test_a_file_is_replaced_only_with_force(file, tmp_path):
     [
         (
             ["FILE", "m.excel"],
-            "its suffix is of no format that is written; name one: numpy, safetensors, torch",
+            "its suffix is of no format that is written; name one: flax, ",
         ),
         (
             ["FILE", "m.pt", "--format", "excel"],
-            "'excel' is no format that is written: numpy, safetensors, torch",
+            "'excel' is no format that is written: flax, ",
         ),
         (["nowhere", "m.pt"], "nowhere: no such file or folder"),
         (["FILE"], "required: OUT"),

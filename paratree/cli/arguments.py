@@ -130,11 +130,7 @@ def fill_convert(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     output = add("output", metavar="OUT", help="the file to write; its suffix tells the format")
     output.complete = _FILE  # type: ignore[attr-defined]
-    add(
-        "--format",
-        metavar="F",
-        help="name of the format, if the suffix does not tell: safetensors, torch, numpy",
-    )
+    add("--format", metavar="F", help="name of the format, as safetensors, where the suffix does not tell")
     _add_selection(parser)
     add("--ties", choices=("once", "twice"),
         help="where the format has no ties: write the first name alone, or every name")  # fmt: skip

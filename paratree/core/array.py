@@ -194,6 +194,34 @@ def parts_of(shape: tuple[int, ...], most: int) -> Iterator[tuple[Index, int]]:
             yield (*outer, slice(low, high)), (high - low) * below
 
 
+def parts_between(shape: tuple[int, ...], start: int, stop: int) -> Iterator[Index]:
+    """Yield basic indices of the values from one position to another in row-major order, in that order.
+
+    >>> list(parts_between((4, 3), 2, 10))
+    [(0, slice(2, 3, None)), (slice(1, 3, None),), (3, slice(0, 1, None))]
+    """
+    if not shape or (start, stop) == (0, prod(shape)):
+        yield ...
+        return
+    below = prod(shape[1:])
+    first, skipped = divmod(start, below)
+    last, more = divmod(stop, below)
+    if first == last:
+        yield from ((first, *_tuple(part)) for part in parts_between(shape[1:], skipped, more))
+        return
+    if skipped:
+        yield from ((first, *_tuple(part)) for part in parts_between(shape[1:], skipped, below))
+        first += 1
+    if first < last:
+        yield (slice(first, last),)
+    if more:
+        yield from ((last, *_tuple(part)) for part in parts_between(shape[1:], 0, more))
+
+
+def _tuple(index: Index) -> tuple[Any, ...]:
+    return index if isinstance(index, tuple) else (index,)
+
+
 def _position(part: Any, axis: int, length: int) -> int:
     from operator import index as whole
 

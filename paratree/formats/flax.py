@@ -7,7 +7,7 @@ name of the dtype and bytes, 2 for a complex number; one of over 2^30 bytes is a
 from __future__ import annotations
 
 from paratree.core.array import RefusedArray
-from paratree.core.dtypes import BITS, is_known, numpy_dtype
+from paratree.core.dtypes import BITS, STANDARD, is_known, numpy_dtype
 from paratree.core.errors import CorruptFileError, UnsafeFileError, printable
 from paratree.core.names import OTHER
 from paratree.core.tree import Origin, ParamTree
@@ -19,10 +19,12 @@ from paratree.formats._pytrees import Pytree
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Any
 
     from paratree.core.array import LazyArray
     from paratree.files.local import LocalFile, Source
+    from paratree.files.output import Output
 
 NAME = "Flax msgpack"
 SUFFIXES = (".msgpack",)
@@ -31,7 +33,7 @@ LAZY = "yes"
 TIES = "no"
 READS = "arrays, scalars, chunked arrays, and msgpack packed in msgpack; plain values as meta"
 EXTRA = None
-WRITES = ()
+WRITES = (*STANDARD, "bfloat16")
 WRITES_TIES = False
 
 _NDARRAY, _COMPLEX, _SCALAR = 1, 2, 3
@@ -59,6 +61,13 @@ def open(file: LocalFile) -> ParamTree:
     return ParamTree(
         tree.params, Origin(file.path, NAME, tree.meta, [*reader.notes, *tree.notes], [file.close])
     )
+
+
+def save(tree: ParamTree, output: Output) -> Sequence[str]:
+    """Write nested maps, one a segment of the names, as ``flax.serialization.to_bytes`` writes them."""
+    from paratree.formats._flax_written import write
+
+    return write(tree, output)
 
 
 def _begins_map(head: bytes) -> bool:

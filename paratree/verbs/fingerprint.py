@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 
 from paratree import engine
+from paratree.core.array import parts_between
 from paratree.core.dtypes import BITS, BLOCKS, nbytes, numpy_dtype
 from paratree.core.errors import MissingPackageError, UnreadableError, printable
 from paratree.core.names import OTHER
@@ -19,9 +20,8 @@ from paratree.verbs.reading import flat, opened, plan, selected
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
     from concurrent.futures import Executor
-    from typing import Any
 
-    from paratree.core.array import Index, LazyArray, QuantisedLazyArray
+    from paratree.core.array import LazyArray, QuantisedLazyArray
     from paratree.core.select import Selector
     from paratree.core.tree import Param
     from paratree.engine import Progress
@@ -213,39 +213,11 @@ def _digest(chunk: _Chunk) -> tuple[_Chunk, bytes | str]:
 
     hasher = blake3()
     try:
-        for index in _parts(_shape(chunk.array), chunk.start, chunk.stop):
+        for index in parts_between(_shape(chunk.array), chunk.start, chunk.stop):
             hasher.update(_canonical(chunk.array.read(index), chunk.array.dtype).data)
     except (UnreadableError, MissingPackageError) as error:
         return chunk, reason_of(str(error))
     return chunk, hasher.digest()
-
-
-def _parts(shape: tuple[int, ...], start: int, stop: int) -> Iterator[Index]:
-    """Yield indices of the values from one position to another in row-major order, in that order.
-
-    >>> list(_parts((4, 3), 2, 10))
-    [(0, slice(2, 3, None)), (slice(1, 3, None),), (3, slice(0, 1, None))]
-    """
-    if not shape or (start, stop) == (0, prod(shape)):
-        yield ...
-        return
-    below = prod(shape[1:])
-    first, skipped = divmod(start, below)
-    last, more = divmod(stop, below)
-    if first == last:
-        yield from ((first, *_tuple(part)) for part in _parts(shape[1:], skipped, more))
-        return
-    if skipped:
-        yield from ((first, *_tuple(part)) for part in _parts(shape[1:], skipped, below))
-        first += 1
-    if first < last:
-        yield (slice(first, last),)
-    if more:
-        yield from ((last, *_tuple(part)) for part in _parts(shape[1:], 0, more))
-
-
-def _tuple(index: Index) -> tuple[Any, ...]:
-    return index if isinstance(index, tuple) else (index,)
 
 
 def _canonical(values: Values, dtype: str) -> Values:

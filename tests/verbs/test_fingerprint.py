@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import paratree as pt
+from paratree.core.array import parts_between
 from paratree.core.dtypes import BITS, numpy_dtype
 from paratree.core.tree import Origin, Param, ParamTree
 from paratree.verbs import fingerprint as module
-from paratree.verbs.fingerprint import _parts
 from tests import weights
 from tests.attacks.cases_gguf import Tensor, gguf
 from tests.attacks.makers import entry, safetensors
@@ -227,7 +227,7 @@ def test_the_parts_of_a_range_are_the_range(shape, data):
     start = data.draw(st.integers(0, values.size))
     stop = data.draw(st.integers(start, values.size))
     if start < stop:
-        parts = [np.ravel(values[index]) for index in _parts(tuple(shape), start, stop)]
+        parts = [np.ravel(values[index]) for index in parts_between(tuple(shape), start, stop)]
         assert np.concatenate(parts).tolist() == list(range(start, stop))
         assert len(parts) <= max(2 * len(shape) - 1, 1)
 

