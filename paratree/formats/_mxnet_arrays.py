@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
     Shape = tuple[int, ...]
 
-_V1, _V2, _V3 = 0xF993FAC8, 0xF993FAC9, 0xF993FACA  # before them, the number of axes stood here
-_DTYPES = {  # type flag of mshadow -> name of the dtype
+_V1, V2, V3 = 0xF993FAC8, 0xF993FAC9, 0xF993FACA  # before them, the number of axes stood here
+DTYPES = {  # type flag of mshadow -> name of the dtype
     0: "float32", 1: "float64", 2: "float16", 3: "uint8", 4: "int32", 5: "int8", 6: "int64", 7: "bool",
     8: "int16", 9: "uint16", 10: "uint32", 11: "uint64", 12: "bfloat16",
 }  # fmt: skip
@@ -44,18 +44,18 @@ def read_array(cursor: Cursor) -> LazyArray:
     """
     place, magic = cursor.place, cursor.number("I")
     storage, stored = 0, None
-    if magic in (_V2, _V3):
+    if magic in (V2, V3):
         storage = cursor.number("i")
-        if storage not in (0, *STORED_AS) or (storage and magic == _V3):
+        if storage not in (0, *STORED_AS) or (storage and magic == V3):
             raise cursor.fault(f"there is no storage type {storage} of arrays", place + 4)
         stored = _shape(cursor) if storage else None
     elif magic != _V1 and magic > MOST_AXES:
         raise cursor.fault(
             f"no array begins here: {magic:#x} is neither a version nor a number of axes", place
         )
-    old = magic not in (_V1, _V2, _V3)
+    old = magic not in (_V1, V2, V3)
     shape = cursor.numbers("I", magic) if old else _shape(cursor)
-    if shape is None or -1 in shape or (not shape and magic != _V3):
+    if shape is None or -1 in shape or (not shape and magic != V3):
         why = f"{cursor.member}: saved before it was initialised: there are no values"
         return RefusedArray((None,), "unknown", why)
     cursor.skip(8)  # the device it was on
@@ -76,9 +76,9 @@ def _shape(cursor: Cursor) -> Shape | None:
 
 def _dtype(cursor: Cursor) -> str:
     place, flag = cursor.place, cursor.number("i")
-    if flag not in _DTYPES:
+    if flag not in DTYPES:
         raise cursor.fault(f"there is no dtype of number {flag}", place)
-    return _DTYPES[flag]
+    return DTYPES[flag]
 
 
 def _dense(cursor: Cursor, shape: Shape, dtype: str) -> FileArray:

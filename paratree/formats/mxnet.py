@@ -21,10 +21,12 @@ from paratree.formats._mxnet_symbol import Symbol
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Any
 
     from paratree.core.array import LazyArray
     from paratree.files.local import LocalFile
+    from paratree.files.output import Output
 
 NAME = "MXNet params"
 SUFFIXES = (".params",)
@@ -33,7 +35,16 @@ LAZY = "yes; rows of sparse arrays, too"
 TIES = "no; shared names are told by the symbol"
 READS = "every version of arrays, every dtype, row_sparse and csr as dense, the symbol beside it"
 EXTRA = None
-WRITES = ()
+WRITES = (
+    "float32",
+    "float64",
+    "float16",
+    "uint8",
+    "int32",
+    "int8",
+    "int64",
+    "bool",
+)  # that MXNet 1.9.1 loads
 WRITES_TIES = False
 
 _MAGIC = (0x112).to_bytes(8, "little") + bytes(8)
@@ -76,6 +87,13 @@ def open(file: LocalFile) -> ParamTree:
             notes += _notes_of(symbol, params)
             meta |= {} if symbol.version is None else {"mxnet_version": symbol.version}
     return ParamTree(params, Origin(file.path, NAME, meta, notes, closers))
+
+
+def save(tree: ParamTree, output: Output) -> Sequence[str]:
+    """Write the arrays, then their names, as ``mxnet.nd.save`` and Gluon's ``save_parameters`` do."""
+    from paratree.formats._mxnet_written import write
+
+    return write(tree, output)
 
 
 def _arrays(cursor: Cursor) -> list[LazyArray]:

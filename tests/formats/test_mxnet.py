@@ -17,7 +17,7 @@ import paratree as pt
 from paratree.core.dtypes import numpy_dtype
 from paratree.files.local import LocalFile, Window
 from paratree.formats import mxnet as format
-from paratree.formats._mxnet_arrays import _DTYPES
+from paratree.formats._mxnet_arrays import DTYPES
 from tests.attacks.cases_mxnet import (
     CSR,
     I64,
@@ -287,7 +287,7 @@ def test_what_mxnet_writes_is_read_back(mx, tmp_path_factory, arrays):
 @pytest.mark.parametrize("make", [dense, oldest, lambda *a: dense(*a, magic=V1)])
 @pytest.mark.parametrize("flag", [0, 1, 2, 3, 4, 5, 6, 7])
 def test_older_versions_equal_mxnets_own_reading(mx, tmp_path, make, flag):
-    dtype = np.dtype(_DTYPES[flag])
+    dtype = np.dtype(DTYPES[flag])
     values = (np.arange(12) % 2).astype(dtype).reshape(3, 4)
     data = params(
         {
@@ -299,9 +299,9 @@ def test_older_versions_equal_mxnets_own_reading(mx, tmp_path, make, flag):
     same_bits(tree["w"].value, values)
 
 
-@pytest.mark.parametrize("flag", sorted(_DTYPES))
+@pytest.mark.parametrize("flag", sorted(DTYPES))
 def test_every_type_flag(tmp_path, flag):
-    values = np.array([0, 1, 1]).astype(numpy_dtype(_DTYPES[flag]))
+    values = np.array([0, 1, 1]).astype(numpy_dtype(DTYPES[flag]))
     tree = pt.open(written(tmp_path / "m.params", params({"w": dense((3,), values.tobytes(), flag)})))
     same_bits(tree["w"].value, values)
 

@@ -22,7 +22,13 @@ from paratree.registry import known_formats
 from tests import weights
 from tests.verbs.held import Held, held
 
-SUFFIX = {"safetensors": ".safetensors", "torch": ".pt", "numpy": ".npz", "flax": ".msgpack"}
+SUFFIX = {
+    "safetensors": ".safetensors",
+    "torch": ".pt",
+    "numpy": ".npz",
+    "flax": ".msgpack",
+    "mxnet": ".params",
+}
 WRITERS = {name: module for name, module in known_formats().items() if module.WRITES}
 NAMES = st.text(
     st.characters(exclude_categories=("Cs", "Cc"), exclude_characters="/\\."), min_size=1, max_size=8
@@ -146,6 +152,38 @@ def test_numpy_loads_what_was_saved_for_it(tmp_path):
         assert found["d"].view(ml_dtypes.bfloat16).tolist() == [1, 1, 1]
 
 
+def test_mxnet_loads_what_was_saved_for_it(tmp_path):
+    mxnet = pytest.importorskip("tests.mxnet_numpy", reason="MXNet reads its files").mxnet
+    rng = np.random.default_rng(0)
+    arrays = {name: rng.integers(0, 2, (2, 3)).astype(name) for name in WRITERS["mxnet"].WRITES}
+    assert pt.save(tree_of(arrays), tmp_path / "m.params").notes == ()
+    found = mxnet.nd.load(str(tmp_path / "m.params"))
+    assert list(found) == list(arrays)
+    for name, values in arrays.items():
+        assert np.array_equal(found[name].asnumpy(), values)
+        assert found[name].dtype == values.dtype
+
+
+def test_gluon_loads_a_model_of_torch(net, tmp_path):
+    mxnet = pytest.importorskip("tests.mxnet_numpy", reason="MXNet reads its files").mxnet
+    block = mxnet.gluon.nn.Sequential()
+    block.add(mxnet.gluon.nn.Dense(5, in_units=4), mxnet.gluon.nn.Dense(5, in_units=5))
+    pt.save(net, tmp_path / "m.params", select=["0.*", "1.*"], ties="once")
+    block.load_parameters(str(tmp_path / "m.params"))
+    assert pt.diff(pt.open(net).select(["0.*", "1.*"]), block).same
+
+
+def test_arrays_that_only_mxnets_numpy_knows_are_told(tmp_path):
+    mxnet = pytest.importorskip("tests.mxnet_numpy", reason="MXNet reads its files").mxnet
+    saved = pt.save(tree_of({"a": np.float32(3), "b": np.ones((0, 2), np.float32)}), tmp_path / "m.params")
+    assert saved.notes == (
+        "arrays without axes or values are there, which MXNet loads under mx.util.np_shape() only",
+    )
+    with mxnet.util.np_shape():
+        found = mxnet.nd.load(str(tmp_path / "m.params"))
+        assert (found["a"].asnumpy(), found["b"].shape) == (3, (0, 2))
+
+
 def test_flax_restores_what_was_saved_for_it(tmp_path):
     serialization = pytest.importorskip("flax.serialization", reason="Flax reads its files")
     arrays = {
@@ -261,7 +299,15 @@ def test_a_name_that_leads_out_of_a_folder_is_no_member(name, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "suffix"), [("__metadata__", ".safetensors"), ("\ud800", ".safetensors"), ("\ud800", ".npz")]
+    ("name", "suffix"),
+    [
+        ("arg:w", ".params"),
+        ("w" * 65_536, ".params"),
+        ("\ud800", ".params"),
+        ("__metadata__", ".safetensors"),
+        ("\ud800", ".safetensors"),
+        ("\ud800", ".npz"),
+    ],
 )
 def test_names_that_a_format_cannot_hold(name, suffix, tmp_path):
     with pytest.raises(pt.UnsupportedError, match="rename"):
