@@ -155,6 +155,7 @@ def bench(session: nox.Session) -> None:
     session.run("python", "-m", "benchmarks.live", *session.posargs)
     session.run("python", "-m", "benchmarks.scan", *session.posargs)
     session.run("python", "-m", "benchmarks.compare", *session.posargs)
+    session.run("python", "-m", "benchmarks.convert", *session.posargs)
 
 
 @nox.session(python="3.11")
