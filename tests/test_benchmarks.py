@@ -15,7 +15,9 @@ from benchmarks.weights_files import chosen, write
 BENCHMARKS = sorted(path.stem for path in (Path(__file__).parents[1] / "benchmarks").glob("*.py"))
 
 
-@pytest.mark.parametrize("name", ["listing", "makers", "timing", "weights_files", "scan", "compare", "convert"])
+@pytest.mark.parametrize(
+    "name", ["listing", "makers", "timing", "weights_files", "scan", "compare", "convert"]
+)
 def test_what_measures_processes_imports_little(name):
     assert name in BENCHMARKS
     importlib.import_module(f"benchmarks.{name}")
