@@ -134,6 +134,11 @@ def fill_convert(parser: argparse.ArgumentParser) -> None:
     _add_selection(parser)
     add("--ties", choices=("once", "twice"),
         help="where the format has no ties: write the first name alone, or every name")  # fmt: skip
+    add(
+        "--shard-size",
+        metavar="N",
+        help="several files of at most N bytes, as 5GB, and an index, if it takes more",
+    )
     add("--force", action="store_true", help="replace a file that is there")
     add("--verify", action="store_true", help="read the file again and compare every value")
     add_json(parser)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from paratree.core.errors import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from types import FrameType
     from typing import IO, NoReturn
 
@@ -26,7 +26,9 @@ _NEW_MODE = 0o666  # less the umask
 
 
 @contextmanager
-def replacing(path: str | os.PathLike[str], *, force: bool = False) -> Iterator[IO[bytes]]:
+def replacing(
+    path: str | os.PathLike[str], *, force: bool = False, check: Callable[[str], None] | None = None
+) -> Iterator[IO[bytes]]:
     """Give a file to write; when the block ends without an error, it takes the place of ``path``.
 
     A symbolic link stays, and what it points to is replaced. Permissions of an existing file are kept.
@@ -35,6 +37,7 @@ def replacing(path: str | os.PathLike[str], *, force: bool = False) -> Iterator[
     Args:
         path: where the file shall be.
         force: whether a file that is there may be replaced.
+        check: called with the path of the complete new file before it takes its place; its error stops that.
 
     Yields:
         A binary file, open for writing.
@@ -62,6 +65,8 @@ def replacing(path: str | os.PathLike[str], *, force: bool = False) -> Iterator[
                 yield file
                 file.flush()
                 os.fsync(descriptor)
+            if check is not None:
+                check(str(new))
             _existing(target, force)  # it may have come while we wrote
             new.replace(target)
         except BaseException as error:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 def lines(found: Saved) -> list[str]:
     """Return what was written, and a line for each note."""
     words = [found.format, plural(found.names, "tensor"), size(found.nbytes)]
+    if found.files:
+        words.insert(1, plural(len(found.files) - 1, "shard"))
     if found.ties:
         words.append(plural(len(found.ties), "tied group"))
     if found.verified:

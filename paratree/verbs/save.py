@@ -12,6 +12,7 @@ from paratree.engine import check_workers
 from paratree.files.atomic import replacing
 from paratree.files.output import Output
 from paratree.registry import format_to_write
+from paratree.verbs._sharded import bytes_of, check_index, parts_of_tree, write_shards
 from paratree.verbs._written import Untied, skipped_names
 from paratree.verbs.fingerprint import fingerprint
 from paratree.verbs.listing import reason_of
@@ -36,10 +37,11 @@ class Saved:
         path: the file that was written.
         format: name of its format.
         names: number of names that the file gives back.
-        nbytes: size of the file.
+        nbytes: size of the file, of all files together.
         ties: the tied groups that the file ties again.
         notes: what the file does not hold, and what one should know, a sentence each.
         verified: whether the file was read again and has the content of the source.
+        files: of a checkpoint in shards, the shards, and the index last, which is the ``path``.
     """
 
     source: str
@@ -50,6 +52,7 @@ class Saved:
     ties: tuple[tuple[str, ...], ...]
     notes: tuple[str, ...]
     verified: bool = False
+    files: tuple[str, ...] = ()
 
 
 def save(
@@ -60,6 +63,7 @@ def save(
     select: Selector | None = None,
     kind: str | Iterable[str] | None = None,
     ties: str | None = None,
+    shard_size: int | str | None = None,
     force: bool = False,
     verify: bool = False,
     progress: Progress | None = None,
@@ -78,8 +82,11 @@ def save(
         kind: only these kinds, as ``"parameter"``.
         ties: what becomes of tied names if the format has no ties: ``"once"`` writes the first name alone,
             ``"twice"`` every name with values of its own. Where it has ties, they are kept.
+        shard_size: bytes, or a text as ``"5GB"``: what takes more is written as several files of at most so
+            many bytes of values, and an index as Hugging Face has it; a larger parameter takes one by itself.
         force: whether a file that is there may be replaced.
-        verify: read the file again and compare its fingerprint with that of the source.
+        verify: read the file again, before it takes its place, and compare its fingerprint with that of the
+            source.
         progress: called with the bytes that are done and the bytes of all.
 
     Returns:
@@ -101,6 +108,9 @@ def save(
         raise MismatchError(f"ties is 'once', 'twice' or None, not {ties!r:.80}")
     target = os.fspath(path)
     writer = format_to_write(target, format)
+    most = None if shard_size is None else bytes_of(shard_size)
+    if most is not None:
+        check_index(target, writer)
     with opened(source) as tree:
         chosen = selected(tree, select, kind)
         skipped = skipped_names(chosen)
@@ -114,16 +124,25 @@ def save(
             if progress is not None:
                 progress(done, total)
 
-        with replacing(target, force=force) as file:
-            notes = list(writer.save(kept, Output(file, written)))
-        if verify:
-            _verify(kept, target)
+        parts = [] if most is None else parts_of_tree(kept, most)
+        files = [target]
+        if len(parts) > 1:
+            files, notes = write_shards(parts, target, writer, written, force=force)
+            if verify:
+                _verify(kept, files[-1])
+        else:
+            check = (lambda path: _verify(kept, path)) if verify else None
+            with replacing(target, force=force, check=check) as file:
+                notes = list(writer.save(kept, Output(file, written)))
     if skipped:
         notes.append(
             f"no numbers, left out: {', '.join(map(printable, skipped[:5]))}" + ", …" * (len(skipped) > 5)
         )
-    size = os.stat(target).st_size  # noqa: PTH116
-    return Saved(tree.source, target, writer.NAME, len(kept), size, kept.ties, tuple(notes), verify)
+    size = sum(os.stat(file).st_size for file in files)  # noqa: PTH116
+    shards = tuple(files) if len(files) > 1 else ()
+    return Saved(
+        tree.source, files[-1], writer.NAME, len(kept), size, kept.ties, tuple(notes), verify, shards
+    )
 
 
 def _firsts(tree: ParamTree) -> list[str]:

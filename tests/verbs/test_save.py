@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -19,6 +20,7 @@ import paratree as pt
 from paratree.core.dtypes import BITS, numpy_dtype
 from paratree.core.tree import Origin
 from paratree.registry import known_formats
+from paratree.verbs._sharded import bytes_of
 from tests import weights
 from tests.verbs.held import Held, held
 
@@ -376,8 +378,10 @@ def test_what_differs_when_it_is_read_again_is_told(tmp_path, monkeypatch):
 
     real = Output.values
     monkeypatch.setattr(Output, "values", lambda self, array: real(self, Held(np.zeros_like(array.read()))))
+    (tmp_path / "m.safetensors").write_bytes(b"precious")
     with pytest.raises(pt.MismatchError, match="read again, it is not what was written: w"):
-        pt.save(tree_of({"w": np.ones(3, np.float32)}), tmp_path / "m.safetensors", verify=True)
+        pt.save(tree_of({"w": np.ones(3, np.float32)}), tmp_path / "m.safetensors", verify=True, force=True)
+    assert (tmp_path / "m.safetensors").read_bytes() == b"precious"
 
 
 def test_the_kernel_copies_what_lies_in_a_file_as_it_will(tmp_path, monkeypatch):
@@ -448,3 +452,106 @@ def test_a_signal_leaves_the_old_file_and_nothing_else(number, tmp_path):
     assert done.returncode != 0
     assert path.read_bytes() == b"precious"
     assert [entry.name for entry in tmp_path.iterdir()] == ["m.safetensors"]
+
+
+# Shards
+
+
+def shards_in(folder):
+    return sorted(entry.name for entry in folder.iterdir())
+
+
+def test_shards_and_their_index(tmp_path):
+    arrays = {f"w{number}": np.full(10, number, np.float32) for number in range(5)} | {"big": np.zeros(30)}
+    tree = tree_of(arrays, [("z", "w0")])
+    saved = pt.save(tree, tmp_path / "m.safetensors", shard_size=100, verify=True)
+    assert shards_in(tmp_path) == [
+        *(f"m-{number:05}-of-00004.safetensors" for number in range(1, 5)),
+        "m.safetensors.index.json",
+    ]
+    assert saved.path == str(tmp_path / "m.safetensors.index.json") == saved.files[-1]
+    assert pt.fingerprint(saved.path) == pt.fingerprint(tree)
+    assert pt.open(saved.path).ties == (("w0", "z"),) == saved.ties
+    assert saved.nbytes == sum(entry.stat().st_size for entry in tmp_path.iterdir())
+
+
+def test_the_libraries_read_shards(tmp_path):
+    safe_open = pytest.importorskip("safetensors", reason="the library reads its files").safe_open
+    arrays = {f"w{number}": np.full(10, number, np.float32) for number in range(5)}
+    saved = pt.save(tree_of(arrays), tmp_path / "m.safetensors", shard_size="80B")
+    weight_map = json.loads((tmp_path / "m.safetensors.index.json").read_text())["weight_map"]
+    assert list(weight_map) == list(arrays)
+    assert len(saved.files) == 4
+    for name, file in weight_map.items():
+        with safe_open(tmp_path / file, "numpy") as shard:
+            assert np.array_equal(shard.get_tensor(name), arrays[name])
+
+
+def test_what_fits_is_one_file(tmp_path):
+    tree = tree_of({"w": np.ones(10, np.float32)})
+    assert pt.save(tree, tmp_path / "m.safetensors", shard_size="1GB").files == ()
+    assert shards_in(tmp_path) == ["m.safetensors"]
+
+
+def test_shards_take_the_place_of_shards_when_the_index_does(tmp_path):
+    old = tree_of({f"w{number}": np.zeros(10, np.float32) for number in range(3)})
+    new = tree_of({f"w{number}": np.ones(10, np.float32) for number in range(3)})
+    pt.save(old, tmp_path / "m.safetensors", shard_size=40)
+    before = shards_in(tmp_path)
+    with pytest.raises(FileExistsError, match="replacing it takes force"):
+        pt.save(new, tmp_path / "m.safetensors", shard_size=40)
+    assert shards_in(tmp_path) == before
+    assert pt.diff(tmp_path / "m.safetensors.index.json", old).same
+    pt.save(new, tmp_path / "m.safetensors", shard_size=40, force=True)
+    assert pt.diff(tmp_path / "m.safetensors.index.json", new).same
+    assert len(shards_in(tmp_path)) == 4
+    assert not set(before[:3]) & set(shards_in(tmp_path))
+
+
+def test_an_error_in_a_shard_leaves_the_old_checkpoint(tmp_path, monkeypatch):
+    from paratree.files.output import Output
+
+    old = tree_of({f"w{number}": np.zeros(10, np.float32) for number in range(3)})
+    pt.save(old, tmp_path / "m.safetensors", shard_size=40)
+    before, count, real = shards_in(tmp_path), [], Output.values
+
+    def full(self, array):
+        count.append(array)
+        if len(count) == 2:
+            raise OSError(28, os.strerror(28))
+        real(self, array)
+
+    monkeypatch.setattr(Output, "values", full)
+    with pytest.raises(OSError, match="No space left"):
+        pt.save(old, tmp_path / "m.safetensors", shard_size=40, force=True)
+    assert shards_in(tmp_path) == before
+    assert pt.diff(tmp_path / "m.safetensors.index.json", old).same
+
+
+def test_shards_of_torch(tmp_path):
+    torch = pytest.importorskip("torch", reason="torch reads its files")
+    arrays = {f"w{number}": np.full(10, number, np.float32) for number in range(3)}
+    tree = tree_of(arrays, [("tied", "w0")])
+    saved = pt.save(tree, tmp_path / "pytorch_model.bin", shard_size=40, verify=True)
+    state = {}
+    for file in saved.files[:-1]:
+        state |= torch.load(file, weights_only=True)
+    assert state.keys() == {*arrays, "tied"}
+
+
+@pytest.mark.parametrize("size", [0, -1, True, "five", "5 parsecs", "", "0GB", 1.5, "1e9"])
+def test_what_is_no_shard_size(size, tmp_path):
+    with pytest.raises(pt.MismatchError, match="a shard size is a number of bytes, or as '5GB'"):
+        pt.save(tree_of({"w": np.ones(3)}), tmp_path / "m.safetensors", shard_size=size)
+
+
+def test_formats_without_an_index_have_no_shards(tmp_path):
+    with pytest.raises(pt.UnsupportedError, match=r"shards are those of \.safetensors and \.bin files"):
+        pt.save(tree_of({"w": np.ones(3)}), tmp_path / "m.npz", shard_size=8)
+
+
+@pytest.mark.parametrize(
+    ("text", "count"), [("5GB", 5 * 10**9), ("2 GiB", 2 << 30), ("1.5kb", 1500), ("7", 7), (7, 7)]
+)
+def test_sizes(text, count):
+    assert bytes_of(text) == count

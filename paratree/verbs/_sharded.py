@@ -1,0 +1,155 @@
+"""Write a tree as several files and an index of them, so that at any moment one whole checkpoint is there.
+
+The index is written last. Where a file has the name that a shard would have, the shards get names of their
+own; those of the checkpoint that is replaced go when the new index is on the disk.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import secrets
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from paratree.core.errors import MismatchError, ParatreeError, UnsupportedError, printable
+from paratree.core.tree import Origin, ParamTree
+from paratree.files.atomic import replacing
+from paratree.files.local import LocalFile
+from paratree.files.output import Output
+from paratree.files.shards import shards_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from paratree.core.plugin import Format
+
+INDEX = ".index.json"
+_SIZE = re.compile(r"([0-9]{1,18}(?:\.[0-9]{1,9})?)\s*([KMGT]?i?B)?", re.IGNORECASE)
+_UNITS = {"": 1, "B": 1} | {
+    f"{letter}{middle}B": base**power
+    for power, letter in enumerate("KMGT", 1)
+    for middle, base in (("", 1000), ("I", 1024))
+}
+
+
+def bytes_of(size: int | str) -> int:
+    """Return a size in bytes, from a number or a text as ``"5GB"`` (10**9) or ``"2GiB"`` (2**30).
+
+    Raises:
+        MismatchError: it is no size.
+    """
+    if isinstance(size, int) and not isinstance(size, bool) and size > 0:
+        return size
+    found = _SIZE.fullmatch(size.strip()) if isinstance(size, str) else None
+    if found is None or not float(found[1]):
+        raise MismatchError(f"a shard size is a number of bytes, or as '5GB', not {size!r:.80}")
+    return int(float(found[1]) * _UNITS[(found[2] or "").upper()])
+
+
+def check_index(path: str, writer: Format) -> None:
+    """Look that files of that name and format may have an index.
+
+    Raises:
+        UnsupportedError: they may not.
+    """
+    if not any(path.endswith(suffix) and suffix + INDEX in writer.SUFFIXES for suffix in writer.SUFFIXES):
+        raise UnsupportedError(f"{printable(path)}: shards are those of .safetensors and .bin files")
+
+
+def parts_of_tree(tree: ParamTree, most: int) -> list[ParamTree]:
+    """Cut a tree, in its order, into parts of at most ``most`` bytes, or of one parameter that is larger.
+
+    Names that are tied stay together.
+    """
+    parts: list[dict[str, None]] = [{}]
+    room = most
+    for name in tree:
+        group = tree.tied_with(name)
+        if group[0] != name:
+            continue
+        size = tree[name].nbytes or 0
+        if size > room and parts[-1]:
+            parts.append({})
+            room = most
+        parts[-1] |= dict.fromkeys(group)
+        room -= size
+    origin = Origin(tree.source, tree.format, tree.meta)
+    return [ParamTree({name: tree[name] for name in tree if name in part}, origin) for part in parts]
+
+
+def write_shards(
+    parts: Sequence[ParamTree],
+    path: str,
+    writer: Format,
+    written: Callable[[int], None],
+    *,
+    force: bool,
+) -> tuple[list[str], list[str]]:
+    """Write each part to a file, then the index; return the paths of all, the index last, and the notes.
+
+    Args:
+        parts: what the shards hold.
+        path: the file that it would be if it were one; the names are made from it.
+        writer: the format of the shards.
+        written: called with the number of bytes of values whenever some were written.
+        force: whether an index that is there may be replaced.
+    """
+    suffix = next(s for s in writer.SUFFIXES if path.endswith(s))
+    stem, index = path.removesuffix(suffix), path + INDEX
+    old = _old_shards(index)
+    names = _names(stem, suffix, len(parts))
+    made: list[str] = []
+    notes: dict[str, None] = {}
+    try:
+        for part, name in zip(parts, names, strict=True):
+            with replacing(name) as file:
+                notes |= dict.fromkeys(writer.save(part, Output(file, written)))
+            made.append(name)
+        with replacing(index, force=force) as file:
+            file.write(_index(parts, names))
+    except BaseException:
+        for name in made:
+            os.unlink(name)  # noqa: PTH108
+        raise
+    for name in old - set(names):
+        with suppress(OSError):
+            os.unlink(name)  # noqa: PTH108
+    return [*names, index], list(notes)
+
+
+def _names(stem: str, suffix: str, count: int) -> list[str]:
+    """Return names of files that do not exist: the usual ones, or with a word between."""
+    for between in ("", f"-{secrets.token_hex(4)}"):
+        names = [f"{stem}{between}-{number + 1:05}-of-{count:05}{suffix}" for number in range(count)]
+        if not any(map(os.path.lexists, names)):
+            break
+    return names
+
+
+def _old_shards(index: str) -> set[str]:
+    """Return the shards of the checkpoint that will be replaced, those in its own folder."""
+    if not os.path.isfile(index):  # noqa: PTH113
+        return set()
+    folder = os.path.dirname(os.path.realpath(index))  # noqa: PTH120
+    file = LocalFile(index)
+    try:
+        named = {name for shards in shards_of(file).values() for name in shards}
+    except ParatreeError:
+        return set()
+    finally:
+        file.close()
+    return {os.path.join(folder, name) for name in named if os.path.basename(name) == name}  # noqa: PTH118, PTH119
+
+
+def _index(parts: Sequence[ParamTree], names: Sequence[str]) -> bytes:
+    weight_map = {
+        name: os.path.basename(file)  # noqa: PTH119
+        for part, file in zip(parts, names, strict=True)
+        for name in part
+        if min(part.tied_with(name)) == name
+    }
+    size = sum(part[name].nbytes or 0 for part in parts for name in part if part.tied_with(name)[0] == name)
+    document = {"metadata": {"total_size": size}, "weight_map": weight_map}
+    return (json.dumps(document, indent=2) + "\n").encode()
