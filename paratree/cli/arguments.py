@@ -132,6 +132,7 @@ def fill_convert(parser: argparse.ArgumentParser) -> None:
     output.complete = _FILE  # type: ignore[attr-defined]
     add("--format", metavar="F", help="name of the format, as safetensors, where the suffix does not tell")
     _add_selection(parser)
+    add("--dtype", metavar="D", help="cast floating values, as to bf16: to nearest, ties to even")
     add("--ties", choices=("once", "twice"),
         help="where the format has no ties: write the first name alone, or every name")  # fmt: skip
     add(

@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from paratree.core.dtypes import BLOCKS
 from paratree.core.errors import MismatchError, UnreadableError, UnsupportedError, printable
 from paratree.core.tree import Origin, Param, ParamTree
 from paratree.engine import check_workers
@@ -13,13 +14,14 @@ from paratree.files.atomic import replacing
 from paratree.files.output import Output
 from paratree.registry import format_to_write
 from paratree.verbs._sharded import bytes_of, check_index, parts_of_tree, write_shards
-from paratree.verbs._written import Untied, skipped_names
+from paratree.verbs._targets import target_dtype
+from paratree.verbs._written import Cast, Untied, skipped_names
 from paratree.verbs.fingerprint import fingerprint
 from paratree.verbs.listing import reason_of
 from paratree.verbs.reading import opened, selected
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from paratree.core.plugin import Format
     from paratree.core.select import Selector
@@ -62,6 +64,7 @@ def save(
     format: str | None = None,
     select: Selector | None = None,
     kind: str | Iterable[str] | None = None,
+    dtype: str | None = None,
     ties: str | None = None,
     shard_size: int | str | None = None,
     force: bool = False,
@@ -80,6 +83,8 @@ def save(
         format: name of the format's module, as ``"safetensors"``; by default the suffix of the path decides.
         select: only parameters that fit, as in :meth:`paratree.ParamTree.select`.
         kind: only these kinds, as ``"parameter"``.
+        dtype: cast floating values to this floating dtype, as ``"bf16"``, to nearest, ties to even, and decode
+            quantised ones; integers stay as they are. By default nothing is cast.
         ties: what becomes of tied names if the format has no ties: ``"once"`` writes the first name alone,
             ``"twice"`` every name with values of its own. Where it has ties, they are kept.
         shard_size: bytes, or a text as ``"5GB"``: what takes more is written as several files of at most so
@@ -108,41 +113,51 @@ def save(
         raise MismatchError(f"ties is 'once', 'twice' or None, not {ties!r:.80}")
     target = os.fspath(path)
     writer = format_to_write(target, format)
+    wanted = None if dtype is None else target_dtype(dtype).dtype
     most = None if shard_size is None else bytes_of(shard_size)
     if most is not None:
         check_index(target, writer)
     with opened(source) as tree:
         chosen = selected(tree, select, kind)
         skipped = skipped_names(chosen)
-        kept = _with_ties(_without(chosen, skipped), writer, ties)
+        kept = _cast(_with_ties(_without(chosen, skipped), writer, ties), wanted)
         _check(kept, writer)
-        total, done = sum(kept[group].nbytes or 0 for group in _firsts(kept)), 0
-
-        def written(count: int) -> None:
-            nonlocal done
-            done += count
-            if progress is not None:
-                progress(done, total)
-
+        told = _told(kept, progress)
         parts = [] if most is None else parts_of_tree(kept, most)
-        files = [target]
         if len(parts) > 1:
-            files, notes = write_shards(parts, target, writer, written, force=force)
+            files, notes = write_shards(parts, target, writer, told, force=force)
+            notes += _overflows(kept, wanted)
             if verify:
                 _verify(kept, files[-1])
         else:
+            files = [target]
             check = (lambda path: _verify(kept, path)) if verify else None
             with replacing(target, force=force, check=check) as file:
-                notes = list(writer.save(kept, Output(file, written)))
+                notes = [*writer.save(kept, Output(file, told)), *_overflows(kept, wanted)]
     if skipped:
-        notes.append(
-            f"no numbers, left out: {', '.join(map(printable, skipped[:5]))}" + ", …" * (len(skipped) > 5)
-        )
+        notes.append(f"no numbers, left out: {_some(skipped)}")
     size = sum(os.stat(file).st_size for file in files)  # noqa: PTH116
     shards = tuple(files) if len(files) > 1 else ()
     return Saved(
         tree.source, files[-1], writer.NAME, len(kept), size, kept.ties, tuple(notes), verify, shards
     )
+
+
+def _told(tree: ParamTree, progress: Progress | None) -> Callable[[int], None]:
+    """Return what is called with the number of bytes whenever some were written."""
+    total, done = sum(tree[name].nbytes or 0 for name in _firsts(tree)), 0
+
+    def told(count: int) -> None:
+        nonlocal done
+        done += count
+        if progress is not None:
+            progress(done, total)
+
+    return told
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(map(printable, names[:5])) + ", …" * (len(names) > 5)
 
 
 def _firsts(tree: ParamTree) -> list[str]:
@@ -157,6 +172,30 @@ def _without(tree: ParamTree, names: Iterable[str]) -> ParamTree:
 
 def _tree(tree: ParamTree, params: Mapping[str, Param]) -> ParamTree:
     return ParamTree(params, Origin(tree.source, tree.format, tree.meta))
+
+
+def _cast(tree: ParamTree, dtype: str | None) -> ParamTree:
+    """Return a tree whose floating values are cast when they are read."""
+    if dtype is None:
+        return tree
+    return _tree(tree, {
+        name: Param(name, Cast(param.array, dtype), param.kind) if _is_cast(param, dtype) else param
+        for name, param in tree.items()
+    })  # fmt: skip
+
+
+def _is_cast(param: Param, dtype: str) -> bool:
+    return param.dtype != dtype and ("float" in param.dtype or param.dtype in BLOCKS)
+
+
+def _overflows(tree: ParamTree, dtype: str | None) -> list[str]:
+    """Say how many finite values a cast has lost."""
+    lost = {name: param.array.overflowed for name, param in tree.items() if isinstance(param.array, Cast)}
+    names = [name for name, count in lost.items() if count]
+    if not names:
+        return []
+    count = f"{sum(lost.values())} finite value{'s' * (sum(lost.values()) != 1)}"
+    return [f"{count} beyond {dtype} became infinite or NaN: {_some(names)}"]
 
 
 def _with_ties(tree: ParamTree, writer: Format, ties: str | None) -> ParamTree:
@@ -196,6 +235,6 @@ def _verify(tree: ParamTree, path: str) -> None:
         return
     names = [name for name in ours.params if ours.params[name] != theirs.params.get(name)]
     raise MismatchError(
-        f"{printable(path)}: read again, it is not what was written: {', '.join(map(printable, names[:5]))}; "
+        f"{printable(path)}: read again, it is not what was written: {_some(names)}; "
         "the disk or the memory of this machine is not to be trusted"
     )
