@@ -83,7 +83,7 @@ def save(
         format: name of the format's module, as ``"safetensors"``; by default the suffix of the path decides.
         select: only parameters that fit, as in :meth:`paratree.ParamTree.select`.
         kind: only these kinds, as ``"parameter"``.
-        dtype: cast floating values to this floating dtype, as ``"bf16"``, to nearest, ties to even, and decode
+        dtype: cast floating values to this floating dtype, as ``"bf16"``, to nearest, ties to even; decode
             quantised ones; integers stay as they are. By default nothing is cast.
         ties: what becomes of tied names if the format has no ties: ``"once"`` writes the first name alone,
             ``"twice"`` every name with values of its own. Where it has ties, they are kept.
