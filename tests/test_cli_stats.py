@@ -49,6 +49,11 @@ def test_options(file):
     by = run("stats", "--by", "depth", file).stdout
     assert "layers.0 " in by
     assert "1 tensor" in by
+    assert "6 of 6 read · 1 name tied to another" in by
+    assert "layers.1.weight: 1 of 4 values are NaN" in by
+    depth = json.loads(run("stats", "--by", "depth", "--json", file).stdout)
+    assert (depth["by"], depth["names"], depth["read"]) == ("depth", 6, 6)
+    assert [f["what"] for f in depth["findings"]] == ["nan", "inf"]
     first = run("stats", "--sort", "absmax", "--select", "layers.**", file).stdout.splitlines()[3]
     assert first.startswith("layers.2.weight")
     moments = json.loads(run("stats", "--moments", "--json", file).stdout)["rows"]

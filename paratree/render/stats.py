@@ -100,19 +100,16 @@ def spark(counts: Sequence[int]) -> str:
 
 def foot(found: Stats, *, hints: bool = False) -> list[str]:
     """Return what stands below the table: what was read, what is worth a look, and notes on the figures."""
-    facts = [f"{found.read} of {len(found)} read"] if found.looked_for else []
-    tied = sum(row.tied_with is not None for row in found)
+    facts = [f"{found.read} of {found.names} read"]
+    tied = sum(row.tied_with is not None for row in _of_names(found))
     if tied:
         facts.append(f"{plural(tied, 'name')} tied to another")
     for kind, names in found.hidden.items():
         hint = f" (--kind {kind})" if hints else ""
         facts.append(f"{plural(names, NOUNS[kind])} left out{hint}")
-    text = [" · ".join(facts)] if facts else []
-    text += _notes(found)
-    if not found.looked_for:
-        return text
+    text = [" · ".join(facts), *_notes(found)]
     if not found.findings:
-        return [*text, "nothing that is worth a look was found"] if found.rows else text
+        return [*text, "nothing that is worth a look was found"] if found.names else text
     text.append(f"{plural(len(found.findings), 'thing')} worth a look:")
     shown = found.findings[:_MOST_FINDINGS]
     text += [f"  {_called(finding.name)}: {printable(finding.text)}" for finding in shown]
@@ -121,11 +118,17 @@ def foot(found: Stats, *, hints: bool = False) -> list[str]:
     return text
 
 
+def _of_names(found: Stats) -> Stats:
+    """Return the table with a row for each name."""
+    return found if found.whole is None else found.whole
+
+
 def _notes(found: Stats) -> list[str]:
     """Say what the figures are of, where that is not the values themselves."""
     notes = []
-    for of in dict.fromkeys(row.of for row in found if row.of != "values"):
-        names = [row for row in found if row.of == of]
+    rows = _of_names(found).rows
+    for of in dict.fromkeys(row.of for row in rows if row.of != "values"):
+        names = [row for row in rows if row.of == of]
         dtypes = ", ".join(dict.fromkeys(printable(row.dtype) for row in names))
         notes.append(f"figures of {of}: {plural(len(names), 'tensor')} of {dtypes}")
     return notes
@@ -139,7 +142,8 @@ def one_line(found: Stats) -> str:
     """
     source = printable(found.source.rpartition("/")[2])
     worth = f", {plural(len(found.findings), 'thing')} worth a look" if found.findings else ""
-    return f"<Stats {source}: {found.read} of {len(found)} read{worth}>"
+    groups = "" if found.grouped is None else f", a row for each {found.grouped}"
+    return f"<Stats {source}: {found.read} of {found.names} read{groups}{worth}>"
 
 
 def table(found: Stats, *, hints: bool = False) -> Screen:
@@ -219,6 +223,8 @@ def as_json(found: Stats) -> str:
     fields = {
         "schema": SCHEMA,
         "source": found.source,
+        "by": found.grouped,
+        "names": found.names,
         "read": found.read,
         "hidden": dict(found.hidden),
         "findings": [

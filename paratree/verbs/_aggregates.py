@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from dataclasses import replace
 from math import frexp
 from typing import TYPE_CHECKING
@@ -11,7 +12,7 @@ from paratree.core.errors import MismatchError
 from paratree.core.names import PARAMETER, role_of
 from paratree.verbs._distribution import Histogram
 from paratree.verbs._moments import Moments, scaled, together
-from paratree.verbs.stats import ParamStats
+from paratree.verbs.stats import ParamStats, Stats
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -46,22 +47,39 @@ def _depth(name: str) -> str:
 GROUPS |= {"layer": _layer, "role": _role, "depth": _depth}
 
 
-def aggregated(rows: Iterable[ParamStats], what: str) -> tuple[ParamStats, ...]:
+def aggregated(whole: Stats, what: str) -> Stats:
     """Return a row for each group of parameters, in order of appearance; of buffers if there is nothing else.
 
-    Tied names and what was not read count nothing.
+    Tied names and what was not read count nothing. The findings are those of the whole table.
 
     Raises:
         MismatchError: ``what`` is no way to group.
     """
     if not isinstance(what, str) or what not in GROUPS:
         raise MismatchError(f"group by one of {', '.join(GROUPS)}, not {what!r:.80}")
-    read = [row for row in rows if row.tied_with is None and row.problem is None]
-    parameters = [row for row in read if row.kind == PARAMETER]
+    read = [row for row in whole if row.tied_with is None and row.problem is None]
+    own = [row for row in read if row.kind == PARAMETER] or read
     groups: dict[str, list[ParamStats]] = {}
-    for row in parameters or read:
-        groups.setdefault(GROUPS[what](row.name), []).append(row)
-    return tuple(_together(name or "(the model)", members) for name, members in groups.items())
+    for row in own:
+        groups.setdefault(_group(row.name, what), []).append(row)
+    kinds = {PARAMETER, *(row.kind for row in own)}
+    hidden = {**whole.hidden, **Counter(row.kind for row in whole if row.kind not in kinds)}
+    rows = tuple(_together(name, members) for name, members in groups.items())
+    return Stats(whole.source, rows, hidden, whole.findings, whole, what)
+
+
+def part(table: Stats, rows: tuple[ParamStats, ...]) -> Stats:
+    """Return the table of some of the rows of an aggregate, with what was found in those groups."""
+    whole, what = table.whole, table.grouped
+    assert whole is not None and what is not None  # noqa: S101 -- it is an aggregate
+    names = {row.name for row in rows}
+    members = tuple(row for row in whole if _group(row.name, what) in names)
+    findings = tuple(finding for finding in whole.findings if _group(finding.name, what) in names)
+    return replace(table, rows=rows, findings=findings, whole=replace(whole, rows=members, findings=findings))
+
+
+def _group(name: str, what: str) -> str:
+    return GROUPS[what](name) or "(the model)"
 
 
 def _together(name: str, rows: Sequence[ParamStats]) -> ParamStats:
@@ -78,8 +96,9 @@ def _together(name: str, rows: Sequence[ParamStats]) -> ParamStats:
         return found
     whole = together([_moments(row) for row in measured])
     return replace(
-        found, zeros=whole.zeros, min=whole.low, max=whole.high, mean=whole.mean, std=whole.std, l1=whole.l1,
-        l2=whole.l2, absmax=max(abs(whole.low), abs(whole.high)), histogram=_histogram(measured),
+        found, zeros=whole.zeros, min=whole.low, max=whole.high, mean=whole.mean, std=whole.std,
+        rms=whole.rms, l1=whole.l1, l2=whole.l2, absmax=max(abs(whole.low), abs(whole.high)),
+        histogram=_histogram(measured),
     )  # fmt: skip
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import copysign, fsum, inf, ldexp, sqrt
+from math import copysign, fsum, hypot, inf, ldexp, sqrt
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -42,6 +42,13 @@ class Moments(NamedTuple):
         """Root of the sum of their squares."""
         mean = scaled(self.mean, -self.power)
         return scaled(sqrt(self.squares + self.size * mean * mean), self.power)
+
+    @property
+    def rms(self) -> float:
+        """Root of the mean of their squares, which float64 holds though it may not hold their norm."""
+        mean = scaled(self.mean, -self.power)
+        found = scaled(hypot(sqrt(self.squares / self.size), mean), self.power)
+        return min(found, max(abs(self.low), abs(self.high)))
 
 
 def scaled(value: float, power: int) -> float:

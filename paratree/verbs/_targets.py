@@ -11,6 +11,7 @@ import numpy as np
 
 from paratree.core.dtypes import BITS, finfo, numpy_dtype
 from paratree.core.errors import UnreadableError, printable
+from paratree.core.names import BUFFER, PARAMETER
 from paratree.verbs.reading import ParamUnread, scan
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     Values = np.ndarray[Any, Any]
 
 _LOST = 0.01  # of the values that are not zero
+_COUNTED = ("int", "uint", "bool")  # positions, counters, masks: they have no range that training could leave
 _SHORT = {
     "half": "float16", "bf16": "bfloat16", "fp8": "float8_e4m3fn", "fp8_e4m3": "float8_e4m3fn",
 }  # fmt: skip
@@ -68,6 +70,11 @@ def _range(dtype: str) -> Target:
             fits = np.isfinite(np.float64(middle).astype(kind).astype(np.float64))
         inside, outside = (middle, outside) if fits else (inside, middle)
     return Target(dtype, float(limits.max), outside, float(limits.smallest_subnormal) / 2)
+
+
+def has_range(row: ParamStats, *, every_kind: bool) -> bool:
+    """Tell whether values are meant to fit a range: floats of a model, or of every kind."""
+    return (every_kind or row.kind in (PARAMETER, BUFFER)) and not row.dtype.startswith(_COUNTED)
 
 
 def beyond(tree: ParamTree, rows: Iterable[ParamStats], target: Target) -> Iterator[tuple[str, str]]:

@@ -7,11 +7,12 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from paratree.core.errors import MismatchError, printable
-from paratree.core.names import BUFFER, KINDS, OTHER, PARAMETER
+from paratree.core.names import KINDS, OTHER, PARAMETER
 from paratree.engine import check_workers
 from paratree.verbs import _rules
 from paratree.verbs import fingerprint as hashing
 from paratree.verbs._arguments import kinds_of, selector_of
+from paratree.verbs._targets import has_range
 from paratree.verbs.reading import opened, selected
 from paratree.verbs.stats import stats
 
@@ -31,7 +32,6 @@ NO_NAN, NO_INF, MAX_ABS, FINITE_IN = "no_nan", "no_inf", "max_abs", "finite_in"
 EXPECT, EXPECT_TENSORS, SAME_AS, FINGERPRINT = "expect", "expect_tensors", "same_as", "fingerprint"
 _OF_VALUES = {NO_NAN, NO_INF, MAX_ABS, FINITE_IN}
 _NOTHING = "there is nothing to look at; if that is right, expect 0 parameters"
-_COUNTED = ("int", "uint", "bool")  # positions, counters, masks: they have no range that training could leave
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +192,7 @@ def _of_values(
         if row.problem is not None:
             yield Failure(rules[0], row.name, f"not read: {row.problem}")
             continue
-        ranged = (every_kind or row.kind in (PARAMETER, BUFFER)) and not row.dtype.startswith(_COUNTED)
+        ranged = has_range(row, every_kind=every_kind)
         for what, rule in (("nan", NO_NAN), ("inf", NO_INF)):
             if (text := found.get((row.name, what))) and (rule in rules or (ranged and target is not None)):
                 yield Failure(rule if rule in rules else FINITE_IN, row.name, text)

@@ -18,7 +18,7 @@ import numpy as np
 from paratree.core.dtypes import finfo
 from paratree.core.names import BUFFER, PARAMETER, last_segment, role_of
 from paratree.verbs._repeats import copies, repeats, rows_alike
-from paratree.verbs._targets import Target, beyond
+from paratree.verbs._targets import Target, beyond, has_range
 from paratree.verbs.reading import ParamUnread, place_of, scan, spelled
 
 if TYPE_CHECKING:
@@ -58,7 +58,9 @@ class Finding:
     text: str
 
 
-def findings(tree: ParamTree, rows: Sequence[ParamStats], target: Target | None) -> tuple[Finding, ...]:
+def findings(
+    tree: ParamTree, rows: Sequence[ParamStats], target: Target | None, *, every_kind: bool = False
+) -> tuple[Finding, ...]:
     """Look for what is worth a look.
 
     Read again are only tensors with very many zeros, with NaN, beyond the dtype, or whose statistics are
@@ -67,7 +69,8 @@ def findings(tree: ParamTree, rows: Sequence[ParamStats], target: Target | None)
     Args:
         tree: what was described.
         rows: its statistics, a row for each name.
-        target: a dtype that the values should fit.
+        target: a dtype that floats should fit.
+        every_kind: whether those should, too, that are neither parameters nor buffers.
     """
     own = [row for row in rows if row.tied_with is None]
     found = [
@@ -83,7 +86,8 @@ def findings(tree: ParamTree, rows: Sequence[ParamStats], target: Target | None)
     found += [Finding(name, "alike", text) for name, text in rows_alike(tree, own)]
     found += [Finding(name, "copy", text) for name, text in copies(tree, own)]
     if target is not None:
-        found += [Finding(name, "range", text) for name, text in beyond(tree, own, target)]
+        ranged = [row for row in own if has_range(row, every_kind=every_kind)]
+        found += [Finding(name, "range", text) for name, text in beyond(tree, ranged, target)]
     places = {name: i for i, name in enumerate(tree)}
     return tuple(sorted(found, key=lambda finding: places[finding.name]))
 

@@ -54,6 +54,7 @@ class ParamStats:
         max: the largest.
         mean: their mean.
         std: standard deviation, of the values themselves (divided by their number).
+        rms: root of the mean of the squares.
         l1: sum of the magnitudes.
         l2: root of the sum of the squares.
         absmax: the largest magnitude.
@@ -81,6 +82,7 @@ class ParamStats:
     max: float | None = None
     mean: float | None = None
     std: float | None = None
+    rms: float | None = None
     l1: float | None = None
     l2: float | None = None
     absmax: float | None = None
@@ -104,11 +106,6 @@ class ParamStats:
         """How many values are finite."""
         return 0 if self.problem is not None else self.size - self.nan - self.inf
 
-    @property
-    def rms(self) -> float | None:
-        """Root of the mean of the squares."""
-        return None if self.l2 is None or not self.finite else self.l2 / self.finite**0.5
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Stats:
@@ -122,15 +119,17 @@ class Stats:
         source: path, or the class of the live object.
         rows: the rows, in the order of the tree.
         hidden: kinds that were left out, with how many names have each.
-        findings: what is worth a look, in plain words.
-        looked_for: whether there was a look for findings; there is none in aggregates.
+        findings: what is worth a look, in plain words; beside an aggregate, in all that it was made of.
+        whole: the table that an aggregate was made of.
+        grouped: what an aggregate has a row for each of, as ``"layer"``.
     """
 
     source: str
     rows: tuple[ParamStats, ...]
     hidden: Mapping[str, int]
     findings: tuple[Finding, ...] = ()
-    looked_for: bool = True
+    whole: Stats | None = None
+    grouped: str | None = None
 
     def __iter__(self) -> Iterator[ParamStats]:
         return iter(self.rows)
@@ -159,10 +158,7 @@ class Stats:
                 raise NoSuchParamError(key, [row.name for row in self.rows], self.source)
             return found
         if isinstance(key, slice):
-            rows = self.rows[key]
-            names = {row.name for row in rows}
-            findings = tuple(finding for finding in self.findings if finding.name in names)
-            return replace(self, rows=rows, findings=findings)
+            return self._part(self.rows[key])
         try:
             place = whole_number(key)
         except TypeError:
@@ -172,6 +168,15 @@ class Stats:
             raise IndexError(f"there is no row {place}; the table has {len(self.rows)}")
         return self.rows[place]
 
+    def _part(self, rows: tuple[ParamStats, ...]) -> Stats:
+        from paratree.verbs._aggregates import part
+
+        if self.whole is not None:
+            return part(self, rows)
+        names = {row.name for row in rows}
+        findings = tuple(finding for finding in self.findings if finding.name in names)
+        return replace(self, rows=rows, findings=findings)
+
     def _named(self, name: str) -> ParamStats | None:
         """Return the row of a name, in which ``/`` and ``.`` separate alike."""
         exact = next((row for row in self.rows if row.name == name), None)
@@ -179,9 +184,15 @@ class Stats:
         return exact or next((row for row in self.rows if row.name.replace("/", ".") == dotted), None)
 
     @property
+    def names(self) -> int:
+        """How many names were looked at."""
+        return len(self.rows if self.whole is None else self.whole.rows)
+
+    @property
     def read(self) -> int:
-        """How many rows were read."""
-        return sum(row.problem is None for row in self.rows)
+        """How many of the names were read."""
+        rows = self.rows if self.whole is None else self.whole.rows
+        return sum(row.problem is None for row in rows)
 
     def sorted(self, key: str) -> Stats:
         """Return the table with the largest first by a column, or in the order of names by ``"name"``.
@@ -200,6 +211,8 @@ class Stats:
     def by(self, what: str) -> Stats:
         """Return the statistics of several parameters together, without quantiles; buffers are left out.
 
+        The findings stay, those in buffers, too; ``hidden`` says how many names of which kinds have no row.
+
         Args:
             what: ``"layer"`` (those of one layer), ``"role"`` (all weights, all biases, …) or ``"depth"``
                 (all of one numbered block, as ``encoder.layer.3``).
@@ -209,7 +222,7 @@ class Stats:
         """
         from paratree.verbs._aggregates import aggregated
 
-        return Stats(self.source, aggregated(self.rows, what), self.hidden, (), looked_for=False)
+        return aggregated(self if self.whole is None else self.whole, what)
 
     def to_dicts(self) -> list[dict[str, Any]]:
         """Return a plain dictionary for each row."""
@@ -288,7 +301,8 @@ def stats(
         select: as in :meth:`ParamTree.select`.
         kind: one or several kinds; without them, what is no part of a model is left out beside one.
         histogram: whether to find histograms and quantiles; wide types take a third of the time without.
-        target: name of a dtype, as ``"float16"``: values that it cannot hold become findings.
+        target: name of a dtype, as ``"float16"``: values that it cannot hold become findings; integers and
+            booleans are not meant, nor what is neither parameter nor buffer, unless ``kind`` is given.
         threads: number of threads; as many as the process may use by default.
         executor: where to run instead of on threads of our own.
         progress: called with the bytes that are done and the bytes of all.
@@ -335,7 +349,8 @@ def stats(
                 name, param = names[block.item], params[block.item]
                 rows[name] = _row(name, param, sums.pop(block.item), histogram)
         table = tuple(_row_of(name, chosen, found, rows) for name in chosen)
-        return Stats(tree.source, table, hidden, findings(chosen, table, wanted))
+        seen = findings(chosen, table, wanted, every_kind=kind is not None)
+        return Stats(tree.source, table, hidden, seen)
 
 
 def _chosen(
@@ -422,6 +437,7 @@ def _figures(moments: Moments) -> dict[str, Any]:
         "max": moments.high,
         "mean": moments.mean,
         "std": moments.std,
+        "rms": moments.rms,
         "l1": moments.l1,
         "l2": moments.l2,
         "absmax": max(abs(moments.low), abs(moments.high)),

@@ -241,6 +241,17 @@ def test_values_beyond_are_counted(values, count, histogram):
     assert text.startswith(f"{count} of {len(values)} values are beyond float16")
 
 
+def test_counters_and_state_are_not_meant_to_fit_a_dtype():
+    params = [
+        held("bn.num_batches_tracked", np.array(100_000), "buffer"), held("mask", np.ones(3, bool), "buffer"),
+        held("bn.running_var", np.array([1e5, 1.0]), "buffer"), held("adam.step", np.array(1e5), "state"),
+    ]  # fmt: skip
+    found = pt.stats(tree_of(*params), "**", target="fp16").findings
+    assert [(f.name, f.what) for f in found] == [("bn.running_var", "range")]
+    asked_for = pt.stats(tree_of(*params), kind=["buffer", "state"], target="fp16").findings
+    assert [f.name for f in asked_for] == ["bn.running_var", "adam.step"]
+
+
 def test_one_value_beyond():
     ((_, _, text),) = _found("fp16", w=np.float64(1e9))
     assert text.startswith("1 of 1 value is beyond float16")

@@ -186,7 +186,7 @@ def test_compiled_loops_change_nothing(dtype, monkeypatch):
         monkeypatch.setattr(module, "loops", lambda job, nbytes, loops=loops: loops)
         rows.append(_row(_large(dtype)))
     ours, theirs = (dict(module.as_dict(row)) for row in rows)
-    for name in ("mean", "std", "l1", "l2"):
+    for name in ("mean", "std", "rms", "l1", "l2"):
         assert ours.pop(name) == pytest.approx(theirs.pop(name), rel=1e-12)
     assert ours == theirs
 
@@ -210,6 +210,7 @@ def test_values_at_the_ends_of_float64(dtype, most, monkeypatch):
         assert row.mean == pytest.approx(np.mean(parts) * scale, rel=1e-12)
         assert row.std == pytest.approx(np.std(parts) * scale, rel=1e-12)
         assert row.l2 == pytest.approx(np.linalg.norm(parts) * scale, rel=1e-12)
+        assert row.rms == pytest.approx(np.linalg.norm(parts) / np.sqrt(5) * scale, rel=1e-12)
         if most > len(parts):
             assert row.quantiles == pytest.approx(np.quantile(parts, Q) * scale, rel=1e-12)
             assert sum(row.spark) == len(parts)
@@ -321,6 +322,37 @@ def test_aggregates_of_values_at_the_ends_of_float64():
     assert not pt.stats(_tree(w=np.array([1e308, -1e-300])), target="float64").findings
 
 
+def test_the_root_of_the_mean_square_is_finite_where_the_norm_is_not():
+    largest = float(np.finfo(np.float64).max)
+    for values, rms in (([1e308, 1e308, 1.5e308], np.sqrt(4.25 / 3) * 1e308), ([largest] * 3, largest)):
+        found = pt.stats(_tree(a__0__w=np.array(values)))
+        assert (found[0].l2, found.by("depth")[0].l2) == (math.inf, math.inf)
+        assert found[0].rms == pytest.approx(rms)
+        assert found.by("depth")[0].rms == pytest.approx(rms)
+
+
+def test_aggregates_keep_what_was_found_in_the_whole():
+    params = [Param("a.0.weight", _Array(np.array([1.0, np.nan]))), Param("a.1.weight", _Array(np.ones(2)))]
+    params += [Param("a.1.running_mean", _Array(np.array([np.inf, 0])), "buffer")]
+    params += [Param("a.1.absent", RefusedArray((2,), "float32", "not initialised yet"))]
+    params += [Param("momentum", _Array(np.ones(2)), "state")]
+    whole = pt.stats(ParamTree(params, Origin("t", "test")))
+    found = whole.by("layer")
+    assert [row.name for row in found] == ["a.0", "a.1"]
+    assert [(f.name, f.what) for f in found.findings] == [
+        ("a.0.weight", "nan"), ("a.1.running_mean", "inf"), ("a.1.absent", "unread"),
+    ]  # fmt: skip
+    assert (found.read, found.names, found.hidden) == (3, 4, {"state": 1, "buffer": 1})
+    assert repr(found) == "<Stats t: 3 of 4 read, a row for each layer, 3 things worth a look>"
+    part = found.sorted("name")[1:]
+    assert ([f.what for f in part.findings], part.read, part.names) == (["inf", "unread"], 2, 3)
+    assert [row.name for row in found.by("role")] == ["weight"]
+    (alone,) = pt.stats(ParamTree(params[2:3], Origin("t", "test"))).by("role")
+    assert alone.kind == "buffer"
+    beyond = pt.stats(_tree(a__w=np.array([1e5, 1.0])), target="fp16").by("layer").findings
+    assert [(f.name, f.what) for f in beyond] == [("a.w", "range")]
+
+
 def test_sorting():
     found = pt.stats(_tree(b=np.full(2, 3.0), a=np.full(5, -4.0), c=np.full(3, np.nan)))
     assert [row.name for row in found.sorted("absmax")] == ["a", "b", "c"]
@@ -428,6 +460,7 @@ def test_plain_dictionaries_are_json():
         "zeros": 1,
     }
     assert row["quantiles"]["0.5"] == 0.5
+    assert row["rms"] == pytest.approx(np.sqrt(21) / 2)
 
 
 def test_arrow_table():
@@ -440,6 +473,7 @@ def test_arrow_table():
     assert columns["name"] == ["w", "empty", "b"]
     assert columns["shape"] == [[4], [0, 2], [3]]
     assert columns["mean"] == [0.75, None, 1.0]
+    assert columns["rms"] == [pytest.approx(np.sqrt(21) / 2), None, 1.0]
     assert columns["q0.5"] == [0.5, None, 1.0]
     assert columns["positive"] == [[1, 0, 1], [], [3]]
 
