@@ -11,6 +11,7 @@ from paratree.core.errors import printable
 from paratree.render.json import SCHEMA, document, plain
 from paratree.render.text import NOUNS, columns
 from paratree.render.units import count, plural, shape
+from paratree.verbs._verdict import TRANSPOSE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -157,7 +158,9 @@ def details(found: Diff, row: Difference, *, hints: bool) -> Iterator[str]:
     if row.axes is not None:
         yield f"compared with the axes of the second in the order {row.axes}"
     if row.transposed is not None:
-        yield f"the values are equal to the last bit when {_order(row.transposed)}"
+        is_cast = row.dtypes[0] != row.dtypes[1]
+        how = "equal" if is_cast else "equal to the last bit"
+        yield f"the values are {how} when {_order(row.transposed)}" + ", after the cast" * is_cast
     if row.in_order:
         yield "reshaped, values equal in order"
     if row.tied:
@@ -165,7 +168,7 @@ def details(found: Diff, row: Difference, *, hints: bool) -> Iterator[str]:
         yield f"{verb} {', '.join(map(_name, row.tied))}"
     if row.problem is not None:
         yield printable(row.problem)
-    if row.found is not None:
+    if row.found is not None and row.found != TRANSPOSE:  # said above
         yield row.found
     if row.repair is not None:
         yield f"Repair: {row.repair}"

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 from paratree.core.errors import MissingPackageError, UnreadableError
 from paratree.core.names import last_segment
 from paratree.verbs._owners import parts
-from paratree.verbs._pairs import Pair, is_equal, is_same, native
+from paratree.verbs._pairs import Pair, is_equal, is_equal_as, is_same, native
 from paratree.verbs.reading import flat
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from typing import Any
 
     import numpy as np
@@ -25,18 +25,39 @@ _CORNER = 4
 _SPACE = {2: (), 3: ("length",), 4: ("height", "width"), 5: ("depth", "height", "width")}
 
 
-def axes_between(a: Param, b: Param) -> Axes | None:
+def axes_between(a: Param, b: Param, turned: bool | None = None) -> Axes | None:
     """Return for each axis of ``a`` which of ``b`` has its name; ``None`` if in order, or not known.
 
     A file seldom says a layout; but a ``weight`` whose counterpart is called ``kernel`` is of PyTorch's or
-    Gluon's order, and the kernel of Flax's and Keras's. Two files of equal values in order are left so.
+    Gluon's order, and the kernel of Flax's and Keras's. ``turned`` tells whether it is in these two sources;
+    where that is not known, two files of equal values in order are left so.
     """
     axes = _named_axes(a, b)
     if axes is None or (a.layout is not None and b.layout is not None):
         return axes
     if not fit(a, b, axes):
         return None
-    return None if a.layout is b.layout is None and _is_equal(a, b, tuple(range(len(axes)))) else axes
+    if a.layout is not None or b.layout is not None or turned:
+        return axes
+    return None if turned is False or _lies_alike(a, b) else axes
+
+
+def are_turned(pairs: Iterable[tuple[Param, Param]]) -> bool | None:
+    """Tell whether a ``kernel`` has the axes of the ``weight`` that it is paired with in another order.
+
+    Pairs tell whose shapes fit in one of the two orders only; ``None`` if there is none.
+    """
+    seen = {
+        fit(a, b, axes)
+        for a, b in pairs
+        if (axes := _named_axes(a, b)) is not None and fit(a, b, axes) != fit(a, b, None)
+    }
+    return max(seen, default=None)
+
+
+def _lies_alike(a: Param, b: Param) -> bool:
+    in_order = tuple(range(len(a.shape)))
+    return any(_is_equal(a, b, in_order, dtype) for dtype in dict.fromkeys((a.dtype, b.dtype)))
 
 
 def shapes_fit(a: Param, b: Param) -> bool:
@@ -73,8 +94,8 @@ def _usual_layout(param: Param, other: Param) -> list[str] | None:
 # By the values
 
 
-def turned_axes(a: Param, b: Param, known: Axes | None = None) -> Axes | None:
-    """Return the order of the axes of ``b`` in which all its values are those of ``a``, if there is one.
+def turned_axes(a: Param, b: Param, known: Axes | None = None, *, dtype: str) -> Axes | None:
+    """Return the order of the axes of ``b`` in which its values are those of ``a``, all cast to a dtype.
 
     Looked at are the transpose, and the ways in which frameworks order the axes of a convolution; and the
     order in which they lie, if they are known to have been compared in another.
@@ -82,21 +103,21 @@ def turned_axes(a: Param, b: Param, known: Axes | None = None) -> Axes | None:
     orders = _orders(len(a.shape))
     if known is not None:
         orders = tuple(order for order in (tuple(range(len(known))), *orders) if order != known)
-    return next((axes for axes in orders if fit(a, b, axes) and _is_equal(a, b, axes)), None)
+    return next((axes for axes in orders if fit(a, b, axes) and _is_equal(a, b, axes, dtype)), None)
 
 
-def _is_equal(a: Param, b: Param, axes: Axes) -> bool:
+def _is_equal(a: Param, b: Param, axes: Axes, dtype: str) -> bool:
     try:
-        return _corner_is_same(a, b, axes) and is_same(Pair(a, b, axes), a.dtype)
+        return _corner_is_same(a, b, axes, dtype) and is_same(Pair(a, b, axes), dtype)
     except (UnreadableError, MissingPackageError):
         return False
 
 
-def _corner_is_same(a: Param, b: Param, axes: Axes) -> bool:
+def _corner_is_same(a: Param, b: Param, axes: Axes, dtype: str) -> bool:
     """Look at a few values, which nearly always tell that an order is wrong."""
     corner = (slice(0, _CORNER),) * len(axes)
-    turned = b[corner].transpose(axes).astype(a[corner].dtype)
-    return is_equal(native(flat(a[corner])), native(flat(turned)))
+    turned = b[corner].transpose(axes)
+    return is_equal_as(native(flat(a[corner])), native(flat(turned)), dtype)
 
 
 def _orders(ndim: int) -> tuple[Axes, ...]:

@@ -279,7 +279,8 @@ def _are_integers(*arrays: Values) -> bool:
     return all(x.dtype.kind in "biu" for x in arrays)
 
 
-def _is_float(dtype: np.dtype[Any]) -> bool:
+def is_float(dtype: np.dtype[Any]) -> bool:
+    """Tell whether a dtype is of real floating-point numbers, one of NumPy's or not."""
     return dtype.kind == "f" or "float" in dtype.name
 
 
@@ -287,7 +288,7 @@ def _uncast(a: Values, b: Values) -> int:
     """Return how many values differ once those of the wider dtype are cast to the narrower, or overflow."""
     if a.dtype == b.dtype:
         return 0
-    both_real, both_complex = _is_float(a.dtype) and _is_float(b.dtype), a.dtype.kind == b.dtype.kind == "c"
+    both_real, both_complex = is_float(a.dtype) and is_float(b.dtype), a.dtype.kind == b.dtype.kind == "c"
     if not both_real and not both_complex:
         x, y = widened(a), widened(b)
         return int(np.count_nonzero((x != y) & ~(np.isnan(x) & np.isnan(y))))

@@ -33,12 +33,14 @@ class Sides(NamedTuple):
         file: the file.
         initial: the model before loading, if it is known.
         name_of: name in the file -> name in the model, for names that are in both.
+        turned: as :func:`axes_between` takes it.
     """
 
     model: ParamTree
     file: ParamTree
     initial: ParamTree | None
     name_of: dict[str, str]
+    turned: bool | None
 
 
 class _Suspect(NamedTuple):
@@ -137,6 +139,7 @@ class _Repairs:
 
     def __init__(self, sides: Sides, equal: set[str]) -> None:
         self._model, self._file, self._name_of = sides.model, sides.file, sides.name_of
+        self._turned = sides.turned
         self._other_of = {name: other for other, name in sides.name_of.items()}
         self._equal = equal
         self._told: set[str] = set()
@@ -207,7 +210,7 @@ class _Repairs:
         held, wanted = self._model[name], self._file[self._other_of[name]]
         if not isinstance(held, Param) or not isinstance(wanted, Param) or not self._is_on_disk:
             return None
-        axes = axes_between(held, wanted)
+        axes = axes_between(held, wanted, self._turned)
         if not fit(held, wanted, axes) or not _takes(held, wanted):
             return None
         value = f"pt.open({_literal(self._file.source)})[{_literal(wanted.name)}].value"

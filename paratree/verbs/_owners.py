@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from paratree import engine
-from paratree.core.dtypes import BITS, numpy_dtype
+from paratree.core.dtypes import BITS
 from paratree.core.errors import MissingPackageError, UnreadableError
 from paratree.verbs._compare_numpy import bits_of
-from paratree.verbs._pairs import Pair, is_same, native
+from paratree.verbs._pairs import Pair, cast, is_same, native
 from paratree.verbs.reading import flat
 
 if TYPE_CHECKING:
@@ -55,8 +55,7 @@ class Owners:
 
     def _is_same(self, held: Param, param: Any) -> bool:
         try:
-            with np.errstate(all="ignore"):
-                return is_same(Pair(held, param), held.dtype if held.dtype in BITS else None)
+            return is_same(Pair(held, param), held.dtype)
         except (UnreadableError, MissingPackageError):
             return False
 
@@ -69,9 +68,10 @@ def _key(param: Param, dtype: str) -> Key | None:
         values = next(parts(param, _SAMPLE))
     except (UnreadableError, MissingPackageError):
         return None
-    with np.errstate(all="ignore"):
-        cast = values.astype(numpy_dtype(dtype), copy=False) if dtype in BITS else values
-    bits = bits_of(cast)
+    made = cast(values, dtype) if dtype in BITS else values
+    if made is None:
+        return None
+    bits = bits_of(made)
     if (bits == bits[0]).all():
         return None
     return param.shape, dtype, np.ascontiguousarray(bits).tobytes()

@@ -14,7 +14,7 @@ import numpy as np
 from paratree import engine
 from paratree.core.dtypes import BITS, numpy_dtype
 from paratree.core.errors import MissingPackageError, UnreadableError
-from paratree.verbs._compare_numpy import EXACT, bits_of
+from paratree.verbs._compare_numpy import EXACT, bits_of, is_float
 from paratree.verbs._figures import Figures, combined
 from paratree.verbs._kernels import loops
 from paratree.verbs.listing import reason_of
@@ -209,10 +209,32 @@ def _batches(pairs: Sequence[Pair], most: int) -> Iterator[list[Block]]:
 
 
 def is_same(pair: Pair, dtype: str | None = None) -> bool:
-    """Tell whether two parameters are equal to the last bit, the second cast to a dtype if one is given."""
-    target = None if dtype is None else numpy_dtype(dtype)
-    for block in _blocks([pair], _LARGEST_BLOCK):
-        a, b = pair.read(block)
-        if not is_equal(a, b if target is None else b.astype(target)):
-            return False
-    return True
+    """Tell whether two parameters are equal to the last bit, both cast to a dtype if one is given."""
+    return all(is_equal_as(*pair.read(block), dtype) for block in _blocks([pair], _LARGEST_BLOCK))
+
+
+def is_equal_as(a: Values, b: Values, dtype: str | None) -> bool:
+    """Tell whether two arrays in one dimension are equal to the last bit once both are cast to a dtype."""
+    if dtype is None or dtype not in BITS:
+        return is_equal(a, b)
+    x, y = cast(a, dtype), cast(b, dtype)
+    return x is not None and y is not None and is_equal(x, y)
+
+
+def _are_of_a_kind(source: np.dtype[Any], target: np.dtype[Any]) -> bool:
+    """Tell whether a cast only rounds, if it changes anything."""
+    if "c" in source.kind + target.kind:
+        return source.kind == target.kind
+    return (is_float(source) and is_float(target)) or np.can_cast(source, target)
+
+
+def cast(values: Values, dtype: str) -> Values | None:
+    """Return values in a dtype; ``None`` where that makes other numbers of them, as real ones of complex."""
+    target = numpy_dtype(dtype)
+    if values.dtype == target:
+        return values
+    if not _are_of_a_kind(values.dtype, target):
+        return None
+    with np.errstate(all="ignore"):
+        made = values.astype(target)
+        return None if bool((np.isfinite(values) & ~np.isfinite(made)).any()) else made

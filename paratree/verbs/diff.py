@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 from paratree import engine
 from paratree.core.dtypes import BITS, BLOCKS
@@ -14,7 +14,7 @@ from paratree.core.names import BUFFER, PARAMETER
 from paratree.core.tree import Param
 from paratree.verbs import _differences as rows
 from paratree.verbs._arguments import kinds_of, prefixes_of, renaming_of, selector_of, tolerance_of
-from paratree.verbs._axes import axes_between, is_same_in_order, turned_axes
+from paratree.verbs._axes import are_turned, axes_between, is_same_in_order, turned_axes
 from paratree.verbs._compare_numpy import Tolerance
 from paratree.verbs._differences import Diff, Difference
 from paratree.verbs._loaded import Sides, explained, misplaced
@@ -106,13 +106,19 @@ def diff(
         names = match(first, second, rename=rename, strip=strip)
         chosen = _chosen(first, second, names, select, kinds)
         model = _model(first, second, initial is not None)
-        made = _compared(first, second, chosen.pairs, tolerance, options, to_first=model == "a")
+        turned = are_turned((first[name], second[other]) for name, other in names.pairs)
+        if turned is None and model is not None:
+            turned = True
+        how = _How(tolerance, model == "a", turned)
+        made = _compared(first, second, chosen.pairs, how, options)
         made = _in_order([*made, *_unpaired(first, second, chosen)], first)
         if model is None:
             made = misplaced(made, first, second)
         else:
             pairs = names.pairs if model == "b" else tuple((other, name) for name, other in names.pairs)
-            sides = Sides(*((first, second) if model == "a" else (second, first)), before, dict(pairs))
+            sides = Sides(
+                *((first, second) if model == "a" else (second, first)), before, dict(pairs), turned
+            )
             made = explained(made, sides, model_is_first=model == "a")
         return Diff(
             first.source,
@@ -200,14 +206,26 @@ def _twins(tree: ParamTree, name: str) -> tuple[str, ...]:
 # Values
 
 
+class _How(NamedTuple):
+    """How pairs are compared.
+
+    Attributes:
+        tolerance: what counts as equal.
+        to_first: whether a cast goes from the second to the first, the model that was loaded.
+        turned: whether a ``kernel`` has its axes in another order than a ``weight``, if that is known.
+    """
+
+    tolerance: Tolerance
+    to_first: bool
+    turned: bool | None
+
+    def target(self, pair: Pair) -> str:
+        """Return the dtype that values are cast to."""
+        return (pair.a if self.to_first else pair.b).dtype
+
+
 def _compared(
-    a: ParamTree,
-    b: ParamTree,
-    pairs: Sequence[tuple[str, str]],
-    tolerance: Tolerance,
-    options: Any,
-    *,
-    to_first: bool,
+    a: ParamTree, b: ParamTree, pairs: Sequence[tuple[str, str]], how: _How, options: Any
 ) -> list[Difference]:
     """Return a row for each pair of parameters, which may have several pairs of names."""
     groups: dict[tuple[str, str], list[tuple[str, str]]] = {}
@@ -216,22 +234,22 @@ def _compared(
     made: list[Difference] = []
     waiting: list[tuple[int, Pair]] = []
     for (name, other), *more in groups.values():
-        pair = Pair(a[name], b[other], axes_between(a[name], b[other]))
+        pair = Pair(a[name], b[other], axes_between(a[name], b[other], how.turned))
         tied = tuple(each for each, _ in more)
         row = _structure(Difference(
             name, other, rows.SAME, (pair.a.shape, pair.b.shape), (pair.a.dtype, pair.b.dtype), tied,
             pair.a.size, axes=pair.axes,
-        ), pair)  # fmt: skip
+        ), pair, how)  # fmt: skip
         if row.status == rows.SAME and not _same_blocks(pair):
             waiting.append((len(made), pair))
         made.append(row)
-    outcomes = compare([pair for _, pair in waiting], tolerance=tolerance, **options)
+    outcomes = compare([pair for _, pair in waiting], tolerance=how.tolerance, **options)
     for (place, pair), outcome in zip(waiting, outcomes, strict=True):
-        made[place] = _row(made[place], pair, outcome, tolerance, to_first=to_first)
+        made[place] = _row(made[place], pair, outcome, how)
     return made
 
 
-def _structure(row: Difference, pair: Pair) -> Difference:
+def _structure(row: Difference, pair: Pair, how: _How) -> Difference:
     """Return the row of a pair whose values cannot be compared one by one, or the row that was given."""
     if None in pair.a.shape or None in pair.b.shape:
         return replace(row, status=rows.UNREAD, problem="its shape is not known yet")
@@ -243,7 +261,7 @@ def _structure(row: Difference, pair: Pair) -> Difference:
             return row
         if is_same_in_order(pair.a, pair.b):
             return replace(row, in_order=True)
-        return replace(row, transposed=turned_axes(pair.a, pair.b))
+        return replace(row, transposed=turned_axes(pair.a, pair.b, dtype=how.target(pair)))
     problem = next((problem for problem in problems if problem is not None), None)
     return row if problem is None else replace(row, status=rows.UNREAD, problem=reason_of(problem))
 
@@ -256,17 +274,15 @@ def _same_blocks(pair: Pair) -> bool:
     return is_same(Pair(Param(pair.a.name, a), Param(pair.b.name, b)))
 
 
-def _row(
-    row: Difference, pair: Pair, outcome: Outcome, tolerance: Tolerance, *, to_first: bool
-) -> Difference:
+def _row(row: Difference, pair: Pair, outcome: Outcome, how: _How) -> Difference:
     """Fill in what comparing the values gave."""
     if outcome.problem is not None:
         return replace(row, status=rows.UNREAD, problem=outcome.problem)
     found, source, target = outcome.figures, pair.a.dtype, pair.b.dtype
     if found is None:
         return replace(row, status=rows.SAME if source == target else rows.CAST)
-    source, target = (target, source) if to_first else (source, target)
-    status = _status(found, source, target, any(tolerance))
+    source, target = (target, source) if how.to_first else (source, target)
+    status = _status(found, source, target, any(how.tolerance))
     place = {
         name: None if (at := getattr(found, name)) < 0 else place_of(at, pair.shape)
         for name in ("max_at", "first_nan", "first_inf")
@@ -279,7 +295,7 @@ def _row(
         where=place["max_at"] if found.max_abs > 0 else None,
         first_nan=place["first_nan"],
         first_inf=place["first_inf"],
-        transposed=turned_axes(pair.a, pair.b, pair.axes) if status == rows.DIFFERENT else None,
+        transposed=turned_axes(pair.a, pair.b, pair.axes, dtype=target) if status == rows.DIFFERENT else None,
     )
 
 

@@ -1,6 +1,7 @@
 """Two trees compared: structure, statuses, ties, names, blocks, and what a load really loaded."""
 
 import tracemalloc
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 
 import ml_dtypes
@@ -11,6 +12,7 @@ import paratree as pt
 from paratree import cli
 from paratree.core.array import RefusedArray
 from paratree.core.tree import Origin, Param, ParamTree
+from paratree.render import diff as render
 from paratree.verbs import _owners, _pairs
 from paratree.verbs._differences import Diff
 from tests.attacks.cases_gguf import Tensor, gguf
@@ -108,6 +110,58 @@ def test_a_kernel_and_a_weight_of_two_files_are_equal_either_way(turned):
     a, b = tree_of(**{"a.weight": square}), tree_of(**{"a.kernel": square.T if turned else square})
     found = pt.diff(a, b, rename={"a.weight": "a.kernel"})
     assert (found.same, found.rows[0].axes) == (True, (1, 0) if turned else None)
+
+
+@pytest.mark.parametrize("turned", [True, False])
+def test_a_square_kernel_lies_as_the_others_do(turned):
+    """Of two files, too: a kernel that is not square shows how all of them lie."""
+    square, other = np.random.default_rng(0).random((2, 4, 4))
+    a = tree_of(**{"a.weight": square, "b.weight": other[:3]})
+    b = tree_of(**{"a.kernel": square.T if turned else square, "b.kernel": other[:3].T})
+    row, wide = pt.diff(a, b, rename={"**.weight": "**.kernel"})
+    assert (row.axes, wide.axes, wide.status) == ((1, 0), (1, 0), "bit-equal")
+    assert (row.status, row.transposed) == (("bit-equal", None) if turned else ("different", (0, 1)))
+
+
+def test_kernels_that_all_lie_in_order_are_compared_so():
+    square, other = np.random.default_rng(0).random((2, 4, 4))
+    a = tree_of(**{"a.weight": square, "b.weight": other[:3]})
+    b = tree_of(**{"a.kernel": square.T, "b.kernel": other[:3]})
+    row, wide = pt.diff(a, b, rename={"**.weight": "**.kernel"})
+    assert (row.axes, row.status, row.transposed) == (None, "different", (1, 0))
+    assert (wide.axes, wide.status) == (None, "bit-equal")
+
+
+def test_a_transpose_after_a_cast_is_called_so():
+    wide = np.random.default_rng(0).random((4, 4), np.float32)
+    found = pt.diff(tree_of(w=wide), tree_of(w=wide.T.astype(np.float16)))
+    assert found.rows[0].transposed == (1, 0)
+    assert "    the values are equal when transposed, after the cast" in render.lines(found)
+    assert pt.diff(tree_of(w=wide.astype(np.float16)), tree_of(w=wide.T)).rows[0].transposed is None
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    ("dtype", "owned"),
+    [("complex64", "c"), ("float32", "de"), ("float16", "e"), ("bfloat16", "e"), ("int8", ""), ("uint64", ""),
+     ("bool", "")],
+)  # fmt: skip
+def test_no_cast_that_makes_other_numbers_is_an_owner_or_warns(dtype, owned):
+    """Real parts of complex numbers, 1e39 as float16, fractions as integers: none of these is the value."""
+    x = np.arange(1, 17.0).reshape(4, 4)
+    values = {"z": x * (1 + 2j), "big": x * 1e9 if dtype == "float32" else x * 1e39, "half": x + 0.5}
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        warnings.simplefilter("ignore")
+        held = {n: v.astype(dtype) for n, v in zip("cde", values.values(), strict=True)}
+        turned = {n: v.T.astype(dtype) for n, v in values.items()}
+    zeros = {n: np.zeros((4, 4)) for n in "cde"}
+    assert {
+        row.name for row in pt.diff(tree_of(**values, **zeros), tree_of(**values, **held)) if row.found
+    } == {*owned}
+    for a, b in ((values, turned), (turned, values)):
+        known = dict(zip("cde", values, strict=True))
+        told = {row.name for row in pt.diff(tree_of(**a), tree_of(**b)) if row.transposed}
+        assert told <= {known[n] for n in owned}
 
 
 def test_known_layouts_of_a_convolution_in_small_blocks(monkeypatch):

@@ -96,6 +96,39 @@ def test_a_transposed_load_is_recognised(torch, tmp_path):
     assert pt.diff(net, path).same
 
 
+def test_a_square_kernel_that_was_loaded_as_it_lies_is_not_called_loaded(torch, tmp_path):
+    """Dense layers of Flax from a file of PyTorch, whose square matrix was not turned."""
+    jnp = pytest.importorskip("jax.numpy", reason="could not import jax; this test needs it")
+    w, v = np.random.default_rng(0).random((2, 6, 6), np.float32)
+    torch.save({"0.weight": torch.from_numpy(w), "1.weight": torch.from_numpy(v[:3])}, tmp_path / "net.pt")
+    net = {"params": {"a": {"kernel": jnp.asarray(w)}, "b": {"kernel": jnp.asarray(v[:3].T)}}}
+    names = {"a.kernel": "0.weight", "b.kernel": "1.weight"}
+    for alone in (False, True):
+        if alone:
+            del net["params"]["b"], names["b.kernel"]
+        found = pt.diff(net, tmp_path / "net.pt", rename=names)
+        row = found.rows[0]
+        assert (row.found, row.axes, found.same) == ("holds the transpose", (1, 0), False)
+        space = {"pt": pt, "net": net}
+        exec(row.repair, space)
+        after = pt.diff(space["net"], tmp_path / "net.pt", rename=names)
+        assert after.rows[0].status == "bit-equal"
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float64])
+def test_a_transposed_load_with_a_cast_is_told_in_both_orders_once(torch, tmp_path, dtype):
+    net = torch.nn.Sequential(torch.nn.Linear(5, 5))
+    path = write(tmp_path / "net.safetensors", {n: v.T.astype(dtype) for n, v in arrays_of(net).items()})
+    with torch.no_grad():
+        net[0].weight.copy_(torch.from_numpy(pt.open(path)["0.weight"].value.T.astype(np.float32)))
+    for found in (pt.diff(net, path), pt.diff(path, net)):
+        assert by_name(found)["0.weight"].found == "holds the transpose"
+        text = "\n".join(render.lines(found))
+        assert "the values are equal when transposed, after the cast" in text
+        assert "to the last bit when" not in text
+        assert "holds the transpose" not in text
+
+
 def test_a_tie_that_the_file_records_is_offered(torch, tmp_path):
     """The head was left at its first values, because the file holds it as an alias only."""
     nn = torch.nn
