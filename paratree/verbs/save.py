@@ -222,10 +222,16 @@ def _check(tree: ParamTree, writer: Format) -> None:
                 f"{printable(tree.source)}: {printable(name)} cannot be saved: {reason_of(reason)}"
             )
         if param.dtype not in writer.WRITES:
-            raise UnsupportedError(
-                f"{printable(tree.source)}: {printable(name)} is {printable(param.dtype)}, "
-                f"which {writer.NAME} cannot hold; it holds {', '.join(writer.WRITES)}"
-            )
+            fact = f"{printable(name)} is {printable(param.dtype)}, which {writer.NAME} cannot hold"
+            raise UnsupportedError(f"{printable(tree.source)}: {fact}; {_advice(param, writer)}")
+
+
+def _advice(param: Param, writer: Format) -> str:
+    """Return what to do about a dtype that a format cannot hold."""
+    floats = [dtype for dtype in writer.WRITES if "float" in dtype]
+    if _is_cast(param, "") and floats:
+        return f"cast it: dtype= one of {', '.join(floats)}"
+    return f"it holds {', '.join(writer.WRITES)}"
 
 
 def _verify(tree: ParamTree, path: str) -> None:
