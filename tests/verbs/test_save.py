@@ -327,11 +327,13 @@ def test_half_a_byte_is_nothing_that_safetensors_can_hold(tmp_path):
         pt.save(tree, tmp_path / "m.safetensors")
 
 
-def test_a_dtype_that_a_format_cannot_hold(tmp_path):
-    tree = tree_of({"w": np.ones(3, ml_dtypes.float8_e4m3fn)})
-    with pytest.raises(
-        pt.UnsupportedError, match="w is float8_e4m3fn, which NumPy cannot hold; it holds bool"
-    ):
+@pytest.mark.parametrize(
+    ("dtype", "advice"),
+    [(ml_dtypes.float8_e4m3fn, "cast it: dtype= one of float16"), (ml_dtypes.int4, "it holds bool, int8")],
+)
+def test_a_dtype_that_a_format_cannot_hold(dtype, advice, tmp_path):
+    tree = tree_of({"w": np.ones(3, dtype)})
+    with pytest.raises(pt.UnsupportedError, match=f"w is .*, which NumPy cannot hold; {advice}"):
         pt.save(tree, tmp_path / "m.npz")
 
 
