@@ -1,16 +1,19 @@
 """Write a file so that its path holds the old bytes or the new ones, never a part, also after a power cut.
 
 The bytes go to a file of a random name in the same folder, are flushed to the disk, and the rename is, too.
+That file is locked while it is written: one that is not is what a killed writer left; the next removes it.
 """
 
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import secrets
 import signal
 import stat
 import threading
+import time
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,6 +26,8 @@ if TYPE_CHECKING:
     from typing import IO, NoReturn
 
 _NEW_MODE = 0o666  # less the umask
+_PREFIX, _SUFFIX = ".paratree-", ".tmp"
+_YOUNG = 60  # seconds: a file that a writer may have made and not locked yet
 
 
 @contextmanager
@@ -52,7 +57,8 @@ def replacing(
     """
     target = _target(Path(path))
     old = _existing(target, force)
-    new = target.with_name(f".paratree-{secrets.token_hex(8)}.tmp")
+    _remove_leftovers(target.parent)
+    new = target.with_name(f"{_PREFIX}{secrets.token_hex(8)}{_SUFFIX}")
     with _terminated_as_exit():
         try:
             try:
@@ -60,6 +66,10 @@ def replacing(
             except OSError as error:  # say which file was asked for, not the temporary one
                 raise type(error)(error.errno, error.strerror, str(path)) from None
             with os.fdopen(descriptor, "wb") as file:
+                with suppress(
+                    OSError
+                ):  # some network file systems have no locks, nor are leftovers removed there
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 if old is not None:
                     _imitate(descriptor, old)
                 yield file
@@ -98,6 +108,24 @@ def _existing(target: Path, force: bool) -> os.stat_result | None:
             errno.EEXIST, "it exists; replacing it takes force (--force)", printable(str(target))
         )
     return old
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Remove what writers left that were killed: nobody holds the lock of it."""
+    with suppress(OSError):
+        for path in folder.glob(f"{_PREFIX}*{_SUFFIX}"):
+            with suppress(OSError):
+                _remove_leftover(path)
+
+
+def _remove_leftover(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if time.time() - os.fstat(descriptor).st_mtime > _YOUNG:
+            path.unlink()
+    finally:
+        os.close(descriptor)
 
 
 def _imitate(descriptor: int, old: os.stat_result) -> None:

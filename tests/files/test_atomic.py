@@ -211,3 +211,41 @@ def test_handlers_are_put_back_and_others_left_alone(tmp_path):
     thread.start()
     thread.join()
     assert entries(tmp_path) == ["a", "b", "c"]
+
+
+# What killed writers leave
+
+
+def test_what_a_killed_writer_left_is_removed_by_the_next(tmp_path):
+    code = (
+        "import os, signal, sys; from paratree.files.atomic import replacing\n"
+        "with replacing(sys.argv[1]) as file:\n"
+        " file.write(b'half'); file.flush(); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    killed = subprocess.run([sys.executable, "-c", code, tmp_path / "w"], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    (left,) = entries(tmp_path)
+    write(tmp_path / "young")
+    assert entries(tmp_path) == sorted([left, "young"])
+    os.utime(tmp_path / left, (0, 0))
+    write(tmp_path / "w")
+    assert entries(tmp_path) == ["w", "young"]
+
+
+def test_what_another_writer_is_writing_stays(tmp_path):
+    with replacing(tmp_path / "a") as file:
+        file.write(b"first")
+        (temporary,) = entries(tmp_path)
+        os.utime(tmp_path / temporary, (0, 0))
+        write(tmp_path / "b")
+        assert temporary in entries(tmp_path)
+    assert (tmp_path / "a").read_bytes() == b"first"
+
+
+def test_links_and_folders_of_that_name_stay(tmp_path):
+    (tmp_path / "precious").write_bytes(b"1")
+    os.utime(tmp_path / "precious", (0, 0))
+    (tmp_path / ".paratree-link.tmp").symlink_to("precious")
+    (tmp_path / ".paratree-folder.tmp").mkdir()
+    write(tmp_path / "w")
+    assert entries(tmp_path) == [".paratree-folder.tmp", ".paratree-link.tmp", "precious", "w"]
