@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import shlex
 from collections import Counter
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from paratree.core.errors import printable
 from paratree.render.json import SCHEMA, document, plain
 from paratree.render.text import NOUNS, columns
 from paratree.render.units import count, plural, shape
+from paratree.verbs._differences import UNDER_TIE
 from paratree.verbs._verdict import TRANSPOSE
 
 if TYPE_CHECKING:
@@ -30,6 +32,7 @@ _ROUNDING = 1e-14  # of 1 - cosine
 _GAP = 2
 _DROPPED = ("at", "cosine", "max |Δ|", "what")  # in a narrow terminal, in turn
 _LEAST_NAME = 24
+_YELLOW = (": --", "tied in", "Repair: ")
 _ONLY_IN = {"added": "only in the second", "removed": "only in the first"}
 
 
@@ -106,6 +109,8 @@ def what(row: Difference) -> str:
         return f"{_ONLY_IN[row.status]}, {shape(lengths)}"
     if row.status == "reshaped":
         return f"{shape(row.shapes[0] or ())} → {shape(row.shapes[1] or ())}"
+    if row.status == UNDER_TIE:
+        return f"{UNDER_TIE}, {shape(row.shapes[0] or row.shapes[1] or ())}"
     words = f"{first}" if first == second else f"{first} → {second}"
     return words if row.status == "different" else f"{words}, {row.status}"
 
@@ -163,7 +168,7 @@ def details(found: Diff, row: Difference, *, hints: bool) -> Iterator[str]:
         yield f"the values are {how} when {_order(row.transposed)}" + ", after the cast" * is_cast
     if row.in_order:
         yield "reshaped, values equal in order"
-    if row.tied:
+    if row.tied and row.status != UNDER_TIE:  # said below
         verb = "tied with" if row.status in _ONLY_IN else "also"
         yield f"{verb} {', '.join(map(_name, row.tied))}"
     if row.problem is not None:
@@ -182,7 +187,7 @@ def _order(axes: tuple[int, ...]) -> str:
 
 def foot(found: Diff, listed: Sequence[Difference], *, hints: bool) -> list[str]:
     """Return what stands below the table: ties, what was left out, what would make more names match."""
-    text = [_tie(tie) for tie in found.ties]
+    text = [line for tie in found.ties for line in _tie(tie)]
     facts = []
     if once := sum(len(row.tied) for row in found if row.status not in _ONLY_IN):
         facts.append(f"{plural(once, 'tied name')} compared once, with its group")
@@ -196,11 +201,12 @@ def foot(found: Diff, listed: Sequence[Difference], *, hints: bool) -> list[str]
     return text + proposal(found, hints=hints)
 
 
-def _tie(tie: TieChange) -> str:
+def _tie(tie: TieChange) -> list[str]:
     side, other = ("first", "second") if tie.tied_in == "a" else ("second", "first")
     names = " = ".join(map(_name, tie.names))
     note = "" if tie.records else ", whose format records no ties"
-    return f"tied in the {side} only: {names}; apart in the {other}{note}"
+    line = f"tied in the {side} only: {names}; apart in the {other}{note}"
+    return [line] if tie.repair is None else [line, f"    Repair: {tie.repair}"]
 
 
 def proposal(found: Diff, *, hints: bool) -> list[str]:
@@ -248,7 +254,7 @@ class Screen:
         if below := foot(self._found, self._listed, hints=self._hints):
             yield Text()
             yield from (
-                Text(line, "yellow" if ": --" in line or "tied in" in line else "dim") for line in below
+                Text(line, "yellow" if any(mark in line for mark in _YELLOW) else "dim") for line in below
             )
 
     def _table(self, width: int) -> Iterator[Any]:
@@ -320,7 +326,7 @@ def as_json(found: Diff) -> str:
         "atol": plain(found.atol),
         "equal_nan": found.equal_nan,
         "hidden": dict(found.hidden),
-        "ties": [{"names": tie.names, "tied_in": tie.tied_in, "records": tie.records} for tie in found.ties],
+        "ties": [asdict(tie) for tie in found.ties],
         "proposal": _proposed(found.proposal),
     }
     return document(fields, "rows", [json.dumps(plain(row)) for row in found.to_dicts()])

@@ -17,10 +17,21 @@ if TYPE_CHECKING:
 
 SAME, OTHER_BITS, CAST, WITHIN = "bit-equal", "other bits", "equal after cast", "within tolerance"
 DIFFERENT, RESHAPED, ADDED, REMOVED, UNREAD = "different", "reshaped", "added", "removed", "not compared"
-STATUSES = (SAME, OTHER_BITS, CAST, WITHIN, DIFFERENT, RESHAPED, ADDED, REMOVED, UNREAD)
+UNDER_TIE = "under a tied name"
+STATUSES = (SAME, OTHER_BITS, CAST, WITHIN, DIFFERENT, RESHAPED, ADDED, REMOVED, UNREAD, UNDER_TIE)
 EQUAL = (SAME, OTHER_BITS, CAST, WITHIN)
 SORTS = ("change", "name", "size")
-_RANKS = {RESHAPED: 1, REMOVED: 2, ADDED: 3, UNREAD: 4, WITHIN: 5, CAST: 6, OTHER_BITS: 7, SAME: 8}
+_RANKS = {
+    RESHAPED: 1,
+    REMOVED: 2,
+    ADDED: 3,
+    UNREAD: 4,
+    WITHIN: 5,
+    CAST: 6,
+    OTHER_BITS: 7,
+    SAME: 8,
+    UNDER_TIE: 8,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +43,8 @@ class Difference:
         other: name in the second source, or ``None``; of an added parameter it is the name itself.
         status: one of ``"bit-equal"``, ``"other bits"`` (equal values: zeros of other sign, NaN), ``"equal
             after cast"`` (of the wider dtype to the narrower), ``"within tolerance"``, ``"different"``,
-            ``"reshaped"``, ``"added"``, ``"removed"``, ``"not compared"``.
+            ``"reshaped"``, ``"added"``, ``"removed"``, ``"not compared"``, ``"under a tied name"`` (of a
+            model or its file: the other has the parameter under a name that it is tied with here).
         shapes: shape in each source, ``None`` where there is none.
         dtypes: dtype in each source, likewise.
         tied: other names of this pair of parameters, which is compared once.
@@ -98,11 +110,14 @@ class TieChange:
         names: the names, as the source calls them in which they are tied.
         tied_in: ``"a"`` or ``"b"``.
         records: whether the other source could have recorded the tie; if not, it counts as no difference.
+        repair: the line that ties a live model as the file is tied; ``None`` if no line does, or another is
+            to be run first.
     """
 
     names: tuple[str, ...]
     tied_in: str
     records: bool = True
+    repair: str | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -157,7 +172,7 @@ class Diff:
 
     def is_equal(self, row: Difference) -> bool:
         """Tell whether a row counts as equal; NaN of other bits do with ``equal_nan`` only."""
-        return row.status in EQUAL and (self.equal_nan or not row.nan_bits)
+        return row.status == UNDER_TIE or (row.status in EQUAL and (self.equal_nan or not row.nan_bits))
 
     @property
     def differing(self) -> tuple[Difference, ...]:

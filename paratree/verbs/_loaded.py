@@ -15,14 +15,14 @@ from paratree.verbs._axes import axes_between, fit
 from paratree.verbs._differences import DIFFERENT, EQUAL
 from paratree.verbs._owners import Owners, is_readable, parts
 from paratree.verbs._pairs import Pair, is_same
-from paratree.verbs._verdict import INITIAL, TIED, TRANSPOSE
+from paratree.verbs._verdict import INITIAL, ONES, TIED, TRANSPOSE, ZEROS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from typing import Any
 
     from paratree.core.tree import ParamTree
-    from paratree.verbs._differences import Difference
+    from paratree.verbs._differences import Difference, TieChange
 
 
 class Sides(NamedTuple):
@@ -52,8 +52,13 @@ class _Suspect(NamedTuple):
     wanted: Param | None
 
 
-def explained(rows: Sequence[Difference], sides: Sides, *, model_is_first: bool) -> list[Difference]:
-    """Return the rows, those of parameters that were not loaded with what they hold and how to mend it."""
+def explained(
+    rows: Sequence[Difference], ties: Iterable[TieChange], sides: Sides, *, model_is_first: bool
+) -> tuple[list[Difference], tuple[TieChange, ...]]:
+    """Return the rows, those of parameters that were not loaded with what they hold and how to mend it.
+
+    Ties that only the file has come with the line that makes them, too.
+    """
     suspects: dict[int, _Suspect] = {}
     for number, row in enumerate(rows):
         name, other = (row.name, row.other) if model_is_first else (row.other, row.name)
@@ -66,7 +71,8 @@ def explained(rows: Sequence[Difference], sides: Sides, *, model_is_first: bool)
     made = list(rows)
     for number, suspect in suspects.items():
         made[number] = _explained(rows[number], suspect, sides, owners, repairs)
-    return made
+    of_file = "b" if model_is_first else "a"
+    return made, tuple(repairs.tied(tie) if tie.tied_in == of_file else tie for tie in ties)
 
 
 def _equal_names(rows: Iterable[Difference], sides: Sides, *, model_is_first: bool) -> set[str]:
@@ -83,14 +89,40 @@ def _explained(
         twins = ", ".join(map(printable, others))
         return replace(row, found=f"{TIED} with {twins} in the model; the file has another value for each",
                        repair=repairs.untie(suspect))  # fmt: skip
-    found = _at_initial_value(suspect, sides.initial)
-    if found is None and (other := owners.of(suspect.held, (suspect.other or "",))) is not None:
-        found = f"holds {printable(other)} of the file"
+    owner = owners.of(suspect.held, (suspect.other or "",))
+    if suspect.wanted is None:
+        owner = owner or _under_a_longer_name(suspect, sides)
+        return replace(row, found=_held(owner) or _at_initial_value(suspect, sides.initial))
+    found = _at_initial_value(suspect, sides.initial) or _held(owner)
     if found is None and row.transposed is not None:
         return replace(row, found=TRANSPOSE, repair=repairs.update(suspect))
-    if suspect.wanted is None or found is None:
-        return replace(row, found=found)
+    if found is None and (constant := _constant(suspect.held)) is not None:
+        found = f"{constant}; the file's is not"
+    if found is None and sides.initial is None:
+        return row
     return replace(row, found=found, repair=repairs.tie(suspect) or repairs.update(suspect))
+
+
+def _held(owner: str | None) -> str | None:
+    return None if owner is None else f"holds {printable(owner)} of the file"
+
+
+def _under_a_longer_name(suspect: _Suspect, sides: Sides) -> str | None:
+    """Return the name in the file of the same value, if one of the two names ends in the other."""
+    ours = f".{suspect.held.name}".replace("/", ".")
+    for name, param in sides.file.items():
+        theirs = f".{name}".replace("/", ".")
+        is_one = name not in sides.name_of and (theirs.endswith(ours) or ours.endswith(theirs))
+        if is_one and param.shape == suspect.held.shape and _is_cast_of(suspect.held, param):
+            return name
+    return None
+
+
+def _is_cast_of(held: Param, param: Param) -> bool:
+    try:
+        return is_readable(held) and is_readable(param) and is_same(Pair(held, param), held.dtype)
+    except (UnreadableError, MissingPackageError):
+        return False
 
 
 def misplaced(rows: Sequence[Difference], a: ParamTree, b: ParamTree) -> list[Difference]:
@@ -117,12 +149,11 @@ def _at_initial_value(suspect: _Suspect, initial: ParamTree | None) -> str | Non
     held, before = suspect.held, None if initial is None else initial.get(suspect.name)
     if isinstance(before, Param) and before.shape == held.shape and is_readable(before) and is_readable(held):
         return INITIAL if is_same(Pair(held, before)) else None
-    constant = _constant(held)
-    return None if constant is None else f"{INITIAL}, all {constant}"
+    return None
 
 
 def _constant(param: Param) -> str | None:
-    """Return the name of the constant that every value is, if layers begin with it."""
+    """Say which constant every value is, if it is one that layers begin with."""
     if not param.size or not is_readable(param):
         return None
     first: Any = None
@@ -131,7 +162,7 @@ def _constant(param: Param) -> str | None:
             first = values[0]
         if first not in (0, 1) or not bool((values == first).all()):
             return None
-    return "zeros" if first == 0 else "ones"
+    return ZEROS if first == 0 else ONES
 
 
 class _Repairs:
@@ -178,7 +209,7 @@ class _Repairs:
             return None
         for other in self._file.tied_with(suspect.other or ""):
             twin = self._name_of.get(other)
-            if twin is None or not self._can_tie(suspect, twin):
+            if twin is None or not self._can_tie(suspect.name, twin):
                 continue
             if twin in self._equal:
                 return f"pt.tie(net, {self._quoted(twin)}, {self._quoted(suspect.name)})"
@@ -187,12 +218,26 @@ class _Repairs:
                 return f"pt.tie({model}, {self._quoted(twin)}, {self._quoted(suspect.name)})"
         return None
 
-    def _can_tie(self, suspect: _Suspect, twin: str) -> bool:
-        param = self._model[twin]
-        is_tied = twin in self._model.tied_with(suspect.name)
-        if is_tied or not isinstance(param, Param) or not is_readable(param):
+    def tied(self, tie: TieChange) -> TieChange:
+        """Return a tie of the file with the line that makes it, where all names have the file's value."""
+        first, *others = (self._name_of[name] for name in tie.names)
+        if self._model.immutable or not self._equal.issuperset((first, *others)):
+            return tie
+        if not all(self._can_tie(first, other) for other in others):
+            return tie
+        names = ", ".join(map(self._quoted, (first, *others)))
+        return replace(tie, repair=f"pt.tie(net, {names})")
+
+    def _can_tie(self, name: str, twin: str) -> bool:
+        param, other = self._model[name], self._model[twin]
+        if (
+            twin in self._model.tied_with(name)
+            or not isinstance(param, Param)
+            or not isinstance(other, Param)
+        ):
             return False
-        return all(getattr(param, what) == getattr(suspect.held, what) for what in ("shape", "dtype", "kind"))
+        alike = all(getattr(param, what) == getattr(other, what) for what in ("shape", "dtype", "kind"))
+        return alike and is_readable(other)
 
     def update(self, suspect: _Suspect) -> str | None:
         """Return the line that gives a parameter the value of the file."""

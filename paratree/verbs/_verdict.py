@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
 # What a live parameter holds, or is.
 INITIAL, TRANSPOSE, TIED = "still at its initial value", "holds the transpose", "tied"
+ZEROS, ONES = "all zeros", "all ones"
 _NEVER, _TURNED, _OTHER = "never loaded", "transposed", "with the values of another tensor"
+_CONSTANT = "all zeros or ones"
 _PARTED = "tied, of several values in the file"
 _EQUAL = (  # status, and what follows "are"; in a list of several, "are equal"
     ("bit-equal", "equal to the last bit", "to the last bit"),
@@ -29,7 +31,7 @@ def verdict(found: Diff) -> str:
     """Return what was found, in a sentence or two."""
     if not found.rows:
         return "Both are empty."
-    shared = [row for row in found.rows if row.status not in ("added", "removed")]
+    shared = [row for row in found.rows if None not in row.dtypes]
     if not shared:
         numbers = [sum(row.status == status for row in found.rows) for status in ("removed", "added")]
         return f"No name is in both: {numbers[0]} in the first only, {numbers[1]} in the second only."
@@ -128,14 +130,16 @@ def _held(found: str | None) -> str:
         return "different"
     if found.startswith(TIED):
         return _PARTED
-    return _NEVER if found.startswith(INITIAL) else _TURNED if found == TRANSPOSE else _OTHER
+    if found.startswith((ZEROS, ONES)):
+        return _CONSTANT
+    return _NEVER if found == INITIAL else _TURNED if found == TRANSPOSE else _OTHER
 
 
 def _loaded(found: Diff) -> list[str]:
     """Return how much of a file a model holds."""
     missing, unexpected = ("removed", "added") if found.model == "a" else ("added", "removed")
     counts = Counter(row.status for row in found.rows)
-    total = len(found.rows) - counts[unexpected]
+    total = len(found.rows) - counts[unexpected] - counts["under a tied name"]
     words = [f"{counts['bit-equal']} of {total} loaded to the last bit"]
     for status, text in (
         ("equal after cast", f"cast ({casts(found.rows, from_second=found.model == 'a')})"),
@@ -146,7 +150,7 @@ def _loaded(found: Diff) -> list[str]:
     ):
         words += [f"{counts[status]} {text}"] * bool(counts[status])
     held = Counter(_held(row.found) for row in found.rows if row.status == "different")
-    kinds = (_NEVER, _TURNED, _OTHER, _PARTED, "different")
+    kinds = (_NEVER, _CONSTANT, _TURNED, _OTHER, _PARTED, "different")
     words += [f"{number} {text}" for text in kinds if (number := held[text])]
     words += [f"{counts[missing]} not in the file"] * bool(counts[missing])
     words += [f"{counts[unexpected]} not in the model"] * bool(counts[unexpected])

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 
 from paratree import engine
 from paratree.core.dtypes import BITS, BLOCKS
-from paratree.core.errors import NoSuchParamError
+from paratree.core.errors import NoSuchParamError, printable
 from paratree.core.names import BUFFER, PARAMETER
 from paratree.core.tree import Param
 from paratree.verbs import _differences as rows
@@ -111,7 +111,8 @@ def diff(
             turned = True
         how = _How(tolerance, model == "a", turned)
         made = _compared(first, second, chosen.pairs, how, options)
-        made = _in_order([*made, *_unpaired(first, second, chosen)], first)
+        made = _in_order([*made, *_unpaired(first, second, chosen, model)], first)
+        ties = tie_changes(first, second, chosen.pairs)
         if model is None:
             made = misplaced(made, first, second)
         else:
@@ -119,13 +120,13 @@ def diff(
             sides = Sides(
                 *((first, second) if model == "a" else (second, first)), before, dict(pairs), turned
             )
-            made = explained(made, sides, model_is_first=model == "a")
+            made, ties = explained(made, ties, sides, model_is_first=model == "a")
         return Diff(
             first.source,
             second.source,
             (first.format, second.format),
             tuple(made),
-            tie_changes(first, second, chosen.pairs),
+            ties,
             chosen.hidden,
             propose(first, second, names, rename=rename, strip=strip),
             model,
@@ -183,20 +184,26 @@ def _visible(tree: ParamTree) -> set[str]:
 
 def _in_order(made: Iterable[Difference], a: ParamTree) -> list[Difference]:
     places = {name: place for place, name in enumerate(a)}
-    return sorted(made, key=lambda row: len(places) if row.status == rows.ADDED else places[row.name])
+    return sorted(made, key=lambda row: len(places) if row.dtypes[0] is None else places[row.name])
 
 
-def _unpaired(a: ParamTree, b: ParamTree, chosen: _Chosen) -> Iterator[Difference]:
+def _unpaired(a: ParamTree, b: ParamTree, chosen: _Chosen, model: str | None) -> Iterator[Difference]:
+    paired = [{*names} for names in zip(*chosen.pairs, strict=True)] or [set(), set()]
     for name in chosen.only_a:
-        param = a[name]
-        yield Difference(
-            name, None, rows.REMOVED, (param.shape, None), (param.dtype, None), _twins(a, name), param.size
-        )
+        param, tied = a[name], _twins(a, name)
+        row = Difference(name, None, rows.REMOVED, (param.shape, None), (param.dtype, None), tied, param.size)
+        yield row if model is None else _tied_away(row, paired[0], "file" if model == "a" else "model")
     for name in chosen.only_b:
-        param = b[name]
-        yield Difference(
-            name, name, rows.ADDED, (None, param.shape), (None, param.dtype), _twins(b, name), param.size
-        )
+        param, tied = b[name], _twins(b, name)
+        row = Difference(name, name, rows.ADDED, (None, param.shape), (None, param.dtype), tied, param.size)
+        yield row if model is None else _tied_away(row, paired[1], "model" if model == "a" else "file")
+
+
+def _tied_away(row: Difference, paired: set[str], other: str) -> Difference:
+    """Return the row of a name that one source lacks, and yet has, under another name of the same tie."""
+    if (known := next((name for name in row.tied if name in paired), None)) is None:
+        return row
+    return replace(row, status=rows.UNDER_TIE, found=f"in the {other} under its tied name {printable(known)}")
 
 
 def _twins(tree: ParamTree, name: str) -> tuple[str, ...]:

@@ -62,14 +62,104 @@ def test_what_was_never_loaded_is_at_its_initial_value(torch, tmp_path):
     assert pt.diff(net, path).same
 
 
-def test_a_constant_beginning_needs_no_initial_model(torch, tmp_path):
+def test_a_constant_is_called_so_and_never_loaded_only_if_that_is_known(torch, tmp_path):
     trained, net = small_net(torch), small_net(torch)
+    first = copy.deepcopy(net)
     torch.nn.init.ones_(net[2].weight)
     torch.nn.init.zeros_(net[2].bias)
-    found = by_name(pt.diff(net, write(tmp_path / "net.safetensors", arrays_of(trained))))
-    assert found["2.weight"].found == "still at its initial value, all ones"
-    assert found["2.bias"].found == "still at its initial value, all zeros"
-    assert found["1.weight"].status == "bit-equal"
+    path = write(tmp_path / "net.safetensors", arrays_of(trained))
+    for initial in (None, first):
+        made = copy.deepcopy(net)
+        found = pt.diff(made, path, initial=initial)
+        rows = by_name(found)
+        assert rows["2.weight"].found == "all ones; the file's is not"
+        assert rows["2.bias"].found == "all zeros; the file's is not"
+        assert rows["1.weight"].status == "bit-equal"
+        assert found.verdict == "5 of 7 loaded to the last bit · 2 all zeros or ones"
+        _paste(made, found)
+        assert pt.diff(made, path).same
+    found = pt.diff(net, path, initial=copy.deepcopy(net))
+    assert {row.found for row in found if row.found} == {"still at its initial value"}
+
+
+def test_what_merely_differs_is_mended_beside_the_initial_model(torch, tmp_path):
+    trained, net = small_net(torch), small_net(torch)
+    path = write(tmp_path / "net.safetensors", arrays_of(trained))
+    first = copy.deepcopy(net)
+    with torch.no_grad():
+        net[1].weight[2, 3] += 1
+    row = by_name(pt.diff(net, path, initial=first))["1.weight"]
+    assert (row.found, row.repair is None) == (None, False)
+    assert by_name(pt.diff(net, path))["1.weight"].repair is None  # training changes as much
+    exec(row.repair, {"pt": pt, "net": net})
+    assert pt.diff(net, path).same
+
+
+def test_what_the_file_has_under_a_longer_name_was_loaded(torch, tmp_path):
+    """Of one number each, the buffers of a new BatchNorm look like never loaded ones."""
+    net = torch.nn.Sequential(torch.nn.Linear(6, 6), torch.nn.BatchNorm1d(6))
+    arrays = {f"module.{name}": values for name, values in arrays_of(net).items()}
+    path = write(tmp_path / "net.safetensors", arrays)
+    for options in ({}, {"initial": copy.deepcopy(net)}):
+        found = pt.diff(net, path, **options)
+        missing = {row.name: row.found for row in found if row.status == "removed"}
+        assert missing == {name: f"holds module.{name} of the file" for name in arrays_of(net)}
+    arrays["module.1.running_var"] = arrays["module.1.running_var"] + 1
+    write(path, arrays)
+    assert by_name(pt.diff(net, path))["1.running_var"].found is None
+
+
+def tied_net(torch, is_tied=True):
+    nn = torch.nn
+    torch.manual_seed(0)
+    net = nn.ModuleDict({"e": nn.Embedding(11, 6), "h": nn.Linear(6, 11, bias=False)})
+    if is_tied:
+        net["h"].weight = net["e"].weight
+    return net
+
+
+def test_a_tied_weight_that_the_file_has_once_was_loaded(torch, tmp_path):
+    net = tied_net(torch)
+    weight = arrays_of(net)["e.weight"]
+    for kept, other in (("e.weight", "h.weight"), ("h.weight", "e.weight")):
+        path = write(tmp_path / f"{kept}.safetensors", {kept: weight})
+        for found in (pt.diff(net, path), pt.diff(path, net)):
+            assert (found.same, found.verdict) == (True, "1 of 1 loaded to the last bit")
+            row = by_name(found)[other]
+            assert (row.status, row.tied) == ("under a tied name", (kept,))
+            assert row.found == f"in the file under its tied name {kept}"
+            text = "\n".join(render.lines(found, everything=True))
+            assert "under a tied name, 11 × 6" in text
+            assert "1 tied name compared once" in text
+        write(path, {kept: weight + 1})
+        found = pt.diff(net, path)
+        assert (found.same, found.verdict) == (False, "0 of 1 loaded to the last bit · 1 different")
+
+
+def test_a_tied_weight_that_the_model_has_once_was_loaded(torch, tmp_path):
+    net = torch.nn.ModuleDict({"e": torch.nn.Embedding(11, 6)})
+    path = write(tmp_path / "net.safetensors", arrays_of(net), {"h.weight": "e.weight"})
+    for found in (pt.diff(net, path), pt.diff(path, net)):
+        assert (found.same, found.verdict) == (True, "1 of 1 loaded to the last bit")
+        assert by_name(found)["h.weight"].found == "in the model under its tied name e.weight"
+
+
+def test_a_missing_name_whose_tie_was_not_compared_is_missing(torch, tmp_path):
+    net = tied_net(torch)
+    path = write(tmp_path / "net.safetensors", {"e.weight": arrays_of(net)["e.weight"]})
+    found = pt.diff(net, path, select="h.weight")
+    assert (found.same, by_name(found)["h.weight"].status) == (False, "removed")
+
+
+def test_a_model_is_tied_as_its_file(torch, tmp_path):
+    torch.save(tied_net(torch).state_dict(), tmp_path / "net.pt")
+    net = tied_net(torch, is_tied=False)
+    net.load_state_dict(torch.load(tmp_path / "net.pt"))
+    for found in (pt.diff(net, tmp_path / "net.pt"), pt.diff(tmp_path / "net.pt", net)):
+        assert (found.same, found.ties[0].repair) == (False, 'pt.tie(net, "e.weight", "h.weight")')
+        assert '    Repair: pt.tie(net, "e.weight", "h.weight")' in render.lines(found)
+    exec(found.ties[0].repair, {"pt": pt, "net": net})
+    assert pt.diff(net, tmp_path / "net.pt").same
 
 
 def test_another_tensor_of_the_file_is_recognised(torch, tmp_path):
