@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 _TEXTS = ("name", "dtype", "kind", "of", "tied_with", "problem")
 _WHOLE = ("size", "nan", "pos_inf", "neg_inf", "zeros", "distinct", "params")
-_REAL = ("min", "max", "mean", "std", "rms", "l1", "l2", "absmax", "quantile_error")
+_REAL = ("min", "max", "mean", "std", "rms", "l1", "l2", "absmax", "quantile_error", "quantile_step")
 _LISTS = ("shape", "spark", "exponents", "negative", "positive")
 
 

@@ -173,14 +173,36 @@ def distribution(
         dtype: name of the dtype in which they are, for where its subnormals begin.
         error: how wide a bin is at most, as a part of the magnitudes in it.
     """
-    quantiles = _quantiles(bins, extremes)
+    quantiles, spark = quantiles_and_spark(clipped(bins, extremes), extremes)
     return Distribution(
         _histogram(bins, dtype),
         quantiles,
         error,
-        _spark(bins, quantiles[0], quantiles[-1]),
+        spark,
         None if error or BITS[dtype] > 16 else int(1 + (np.diff(bins.low) > 0).sum()),
     )
+
+
+def clipped(bins: Bins, extremes: tuple[float, float]) -> Bins:
+    """Return bins whose bounds are within the extremes of the values."""
+    return Bins(np.clip(bins.low, *extremes), np.clip(bins.high, *extremes), bins.counts)
+
+
+def quantiles_and_spark(
+    bins: Bins, extremes: tuple[float, float]
+) -> tuple[tuple[float, ...], tuple[int, ...]]:
+    """Return the quantiles, and counts in equal steps between the first and the last of them."""
+    quantiles = _quantiles(bins, extremes)
+    return quantiles, _spark(bins, quantiles[0], quantiles[-1])
+
+
+def reach(bins: Bins) -> tuple[int, int]:
+    """Return the places of the first and the last bin that a quantile is taken from."""
+    ends = np.cumsum(bins.counts)
+    last = int(ends[-1]) - 1
+    values = [floor(QUANTILES[0] * last), min(floor(QUANTILES[-1] * last) + 1, last)]
+    first, end = np.searchsorted(ends, values, side="right")
+    return int(first), int(end)
 
 
 def _histogram(bins: Bins, dtype: str) -> Histogram:
@@ -235,7 +257,14 @@ def _at(bins: Bins, ends: Values, places: Sequence[int]) -> Values:
 def _spark(bins: Bins, low: float, high: float) -> tuple[int, ...]:
     if not low < high:
         return ()
-    middle = bins.low / 4 + bins.high / 4
-    steps = (middle - low / 2) / (high / 2 - low / 2) * _SPARKS
-    places = np.clip(steps.astype(np.intp), 0, _SPARKS - 1)
-    return _added(places, bins.counts, _SPARKS)
+    starts, stops = ((ends / 2 - low / 2) / (high / 2 - low / 2) * _SPARKS for ends in (bins.low, bins.high))
+    first = np.clip(starts, 0, _SPARKS - 1).astype(np.intp)
+    last = np.clip(np.ceil(stops) - 1, first, _SPARKS - 1).astype(np.intp)
+    whole = first == last
+    counts = np.bincount(first[whole], bins.counts[whole], _SPARKS).astype(np.int64)
+    for place in (~whole).nonzero()[0]:  # bins do not overlap: one at most for each end of a step
+        ends = np.arange(first[place] + 1, last[place] + 1)
+        parts = (ends - starts[place]) / (stops[place] - starts[place])
+        below = np.rint(parts * bins.counts[place]).astype(np.int64)
+        counts[first[place] : last[place] + 1] += np.diff(below, prepend=0, append=bins.counts[place])
+    return tuple(counts.tolist())

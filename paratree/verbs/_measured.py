@@ -69,10 +69,7 @@ def measured(work: ModuleType, param: Param, values: Values, histogram: bool) ->
 
 def _wide(work: ModuleType, part: Part, values: Values, histogram: bool, few: bool) -> Part:
     """Measure floats of 32 or 64 bits, or what is made into them."""
-    if values.dtype.kind == "c":
-        values, part.others = _magnitudes(values)
-    elif values.dtype.kind in "iu":
-        values = values.astype(np.float64)
+    values, part.others = floats(values)
     part.dtype = values.dtype.name
     upper = np.zeros(work.UPPER, np.int64) if histogram and not few else None
     moments = _moments(work, values, upper)
@@ -93,6 +90,13 @@ def _wide(work: ModuleType, part: Part, values: Values, histogram: bool, few: bo
     elif histogram:
         part.values = values.astype(np.float64)
     return part
+
+
+def floats(values: Values) -> tuple[Values, tuple[int, int, int]]:
+    """Return wide values as floats: complex ones as finite magnitudes, with how many others there are."""
+    if values.dtype.kind == "c":
+        return _magnitudes(values)
+    return (values.astype(np.float64) if values.dtype.kind in "iu" else values), (0, 0, 0)
 
 
 def _moments(work: ModuleType, values: Values, upper: Values | None) -> Moments | None:

@@ -17,6 +17,7 @@ from paratree.verbs._distribution import QUANTILES, Histogram
 from paratree.verbs._kernels import loops
 from paratree.verbs._measured import Part, measured
 from paratree.verbs._moments import Moments, together
+from paratree.verbs._steps import Coarse, coarse, refined
 from paratree.verbs.reading import opened, plan, scan, selected
 from paratree.verbs.show import hidden_kinds
 
@@ -59,7 +60,9 @@ class ParamStats:
         l2: root of the sum of the squares.
         absmax: the largest magnitude.
         quantiles: at :data:`QUANTILES`; ``None`` if they were not asked for, and for several.
-        quantile_error: most that a quantile is off, as a part of its magnitude; 0 if exact.
+        quantile_error: most that a quantile is off, as a part of its magnitude; 0 if it is not off so.
+        quantile_step: most that a quantile is off, as it stands, where values were counted in equal steps;
+            0 if they were not. Quantiles are exact if both are 0; one of them always is.
         distinct: number of distinct values of a type of at most 16 bits.
         histogram: counts by powers of two; ``None`` if it was not asked for.
         spark: counts in equal steps from the 0.1 % to the 99.9 % quantile; empty if all are alike.
@@ -88,6 +91,7 @@ class ParamStats:
     absmax: float | None = None
     quantiles: tuple[float, ...] | None = None
     quantile_error: float = 0.0
+    quantile_step: float = 0.0
     distinct: int | None = None
     histogram: Histogram | None = None
     spark: tuple[int, ...] = ()
@@ -293,8 +297,10 @@ def stats(
 
     Types of at most 16 bits are counted pattern by pattern: every figure is exact to the rounding of float64.
     Of float32 and float64, moments are summed in float64, and quantiles of more than 16,384 values come from
-    a histogram of the upper bits: each row says how far off they can be. Integers of 32 and 64 bits are taken
-    as float64. Quantised values are dequantised, of complex ones the absolute values are taken: rows say so.
+    a histogram of the upper bits: each row says how far off they can be. Where the spread is small beside the
+    magnitude, as of the scales of a norm, these values are read again and counted in equal steps. Integers of
+    32 and 64 bits are taken as float64. Quantised values are dequantised, of complex ones the absolute values
+    are taken: rows say so.
 
     Args:
         source: a path, a live model, or a tree.
@@ -335,6 +341,7 @@ def stats(
         work = loops("scan", found.nbytes)
         sums: dict[int, Part] = {}
         rows: dict[str, ParamStats] = {}
+        again: dict[str, Coarse] = {}
         names = list(found.params)
         for block, part in scan(
             params,
@@ -347,7 +354,10 @@ def stats(
             part = sums[block.item] = sums[block.item].with_(part) if block.item in sums else part
             if block.start + block.size == params[block.item].size:
                 name, param = names[block.item], params[block.item]
-                rows[name] = _row(name, param, sums.pop(block.item), histogram)
+                rows[name], bins = _row(name, param, sums.pop(block.item), histogram)
+                again |= {} if bins is None else {name: bins}
+        for name, finer in refined(found.params, again, threads=threads, executor=executor):
+            rows[name] = replace(rows[name], **finer)
         table = tuple(_row_of(name, chosen, found, rows) for name in chosen)
         seen = findings(chosen, table, wanted, every_kind=kind is not None)
         return Stats(tree.source, table, hidden, seen)
@@ -380,20 +390,24 @@ def _described(name: str, param: Param, **figures: Any) -> ParamStats:
     return ParamStats(name, param.shape, param.dtype, param.kind, param.size or 0, **figures)
 
 
-def _row(name: str, param: Param, part: Part, histogram: bool) -> ParamStats:
+def _row(name: str, param: Param, part: Part, histogram: bool) -> tuple[ParamStats, Coarse | None]:
+    """Return the statistics of a parameter, and what of it is to be counted again."""
     if part.problem is not None:
-        return _described(name, param, problem=part.problem)
+        return _described(name, param, problem=part.problem), None
     dtype = part.dtype
     of = DEQUANTISED if param.dtype in BLOCKS else MAGNITUDES if param.dtype.startswith("complex") else VALUES
     if BITS[dtype] <= 16:
-        return _described(name, param, of=of, **_narrow(part, histogram))
+        return _described(name, param, of=of, **_narrow(part, histogram)), None
     figures: dict[str, Any] = dict(zip(("nan", "pos_inf", "neg_inf"), part.others, strict=True))
+    again = None
     if part.moments:
         whole = together(part.moments)
         figures |= _figures(whole)
         if histogram:
-            figures |= _distributed(*_wide_bins(part, whole), whole, dtype)
-    return _described(name, param, of=of, **figures)
+            bins, error = _wide_bins(part, whole)
+            figures |= _distributed(bins, error, whole, dtype)
+            again = coarse(bins, (whole.low, whole.high), dtype) if error else None
+    return _described(name, param, of=of, **figures), again
 
 
 def _narrow(part: Part, histogram: bool) -> dict[str, Any]:
