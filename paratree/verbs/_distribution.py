@@ -260,11 +260,11 @@ def _spark(bins: Bins, low: float, high: float) -> tuple[int, ...]:
     starts, stops = ((ends / 2 - low / 2) / (high / 2 - low / 2) * _SPARKS for ends in (bins.low, bins.high))
     first = np.clip(starts, 0, _SPARKS - 1).astype(np.intp)
     last = np.clip(np.ceil(stops) - 1, first, _SPARKS - 1).astype(np.intp)
-    whole = first == last
-    counts = np.bincount(first[whole], bins.counts[whole], _SPARKS).astype(np.int64)
-    for place in (~whole).nonzero()[0]:  # bins do not overlap: one at most for each end of a step
-        ends = np.arange(first[place] + 1, last[place] + 1)
-        parts = (ends - starts[place]) / (stops[place] - starts[place])
-        below = np.rint(parts * bins.counts[place]).astype(np.int64)
-        counts[first[place] : last[place] + 1] += np.diff(below, prepend=0, append=bins.counts[place])
-    return tuple(counts.tolist())
+    inner = np.arange(1, _SPARKS)
+    at = np.searchsorted(last, inner)  # the bin in which a step ends, or the first above that
+    parts = np.zeros(inner.size)
+    cut = first[at] < inner
+    begin, end = starts[at[cut]], stops[at[cut]]
+    parts[cut] = (inner[cut] - begin) / (end - begin)
+    below = np.append(0, np.cumsum(bins.counts))[at] + np.rint(parts * bins.counts[at]).astype(np.int64)
+    return tuple(np.diff(below, prepend=0, append=bins.counts.sum()).tolist())
