@@ -47,7 +47,8 @@ def lines(found: Diff, *, everything: bool = False, hints: bool = True) -> list[
     text = [found.verdict, title(found)]
     if listed := rows(found, everything):
         heads = _heads(found)
-        body = columns([heads, *[[cells(row)[head] for head in heads] for row in listed]], RIGHT)
+        made = [cells(row, _absolute(found)) for row in listed]
+        body = columns([heads, *[[texts[head] for head in heads] for texts in made]], RIGHT)
         text += ["", body[0]]
         for row, line in zip(listed, body[1:], strict=True):
             text += [line, *[f"    {detail}" for detail in details(found, row, hints=hints)]]
@@ -74,8 +75,13 @@ def _heads(found: Diff) -> tuple[str, ...]:
     return tuple(head for head in HEADS if head != "beyond" or found.rtol or found.atol)
 
 
-def cells(row: Difference) -> dict[str, str]:
-    """Return the texts of a row by head."""
+def _absolute(found: Diff) -> float:
+    """Return the tolerance, if it is the same for all values."""
+    return 0.0 if found.rtol else found.atol
+
+
+def cells(row: Difference, tolerance: float) -> dict[str, str]:
+    """Return the texts of a row by head, a change beyond a tolerance with the digits that tell it so."""
     compared = row.changed > 0 and row.size is not None
     finite = compared and bool(row.max_abs)
     return {
@@ -83,7 +89,7 @@ def cells(row: Difference) -> dict[str, str]:
         "what": what(row),
         "changed": f"{count(row.changed)} of {count(row.size or 0)}" if compared else _NOTHING,
         "beyond": count(row.beyond) if compared else _NOTHING,
-        "max |Δ|": number(row.max_abs) if finite else _NOTHING,
+        "max |Δ|": _beside(row.max_abs, tolerance) if finite else _NOTHING,
         "at": place(row.where) if finite and row.where is not None else "",
         "rel. L2": number(row.relative_l2) if compared else _NOTHING,
         "cosine": _cosine(row.cosine) if compared else _NOTHING,
@@ -124,6 +130,18 @@ def number(value: float | None) -> str:
     if value is None:
         return _NOTHING
     return str(value) if isinstance(value, int) and abs(value) < _LONG else f"{value:.3g}"
+
+
+def _beside(value: float | None, tolerance: float) -> str:
+    """Return a figure with as many digits as tell it from a tolerance.
+
+    >>> _beside(0.00100004, 0.001), _beside(0.00100004, 0.002), _beside(0.001, 0.001)
+    ('0.00100004', '0.001', '0.001')
+    """
+    text = number(value)
+    if value is None or value <= tolerance or float(text) > tolerance:
+        return text
+    return next(made for digits in range(4, 18) if float(made := f"{value:.{digits}g}") > tolerance)
 
 
 def _cosine(value: float | None) -> str:
@@ -263,7 +281,8 @@ class Screen:
 
         from paratree.render.terminal import shortened
 
-        texts = [dict(zip(HEADS, HEADS, strict=True)), *map(cells, self._listed)]
+        texts = [dict(zip(HEADS, HEADS, strict=True))]
+        texts += [cells(row, _absolute(self._found)) for row in self._listed]
         widths = {head: max(cell_len(row[head]) for row in texts) for head in _heads(self._found)}
         for head in _DROPPED:
             if _width(widths) <= width:

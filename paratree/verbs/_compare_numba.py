@@ -59,11 +59,14 @@ def measure(a: Values, b: Values, tolerance: Tolerance = EXACT) -> Figures:
     if not known or (name == "float64" and min(squares) < LEAST):
         return _compare_numpy.measure(a, b, tolerance)
     found = counts.tolist()
+    beyond = found[_BEYOND] if any(tolerance) else found[_CHANGED]
     return Figures(
         changed=found[_CHANGED],
-        beyond=found[_BEYOND] if any(tolerance) else found[_CHANGED],
+        beyond=beyond,
         other_bits=found[_OTHER_BITS],
         nan_bits=found[_NAN_BITS],
+        uncast=found[_CHANGED],
+        uncast_beyond=beyond,
         max_abs=max_abs,
         max_at=found[_MAX_AT],
         nan=(found[_NAN_A], found[_NAN_B]),

@@ -52,7 +52,7 @@ def measure(a: Values, b: Values, tolerance: Tolerance = EXACT) -> Figures:
 def _real(a: Values, b: Values, tolerance: Tolerance) -> Figures:
     """Compare numbers that float64 holds; chunks with values that are not finite go the long way."""
     room, mask = np.empty((3, min(len(a), _CHUNK))), np.empty(min(len(a), _CHUNK), bool)
-    changed = beyond = differing = uncast = 0
+    changed = beyond = differing = uncast = uncast_beyond = 0
     largest, at = -1.0, -1
     wide = "float64" in (a.dtype.name, b.dtype.name)
     long_way: list[Figures] = []
@@ -72,20 +72,23 @@ def _real(a: Values, b: Values, tolerance: Tolerance) -> Figures:
         changed += unequal
         if a.dtype == b.dtype:
             differing += int(np.count_nonzero(bits_of(first) != bits_of(second)))
-        elif not uncast:
-            uncast = _uncast(first, second)
         sizes = np.abs(change, out=change)
         if (most := sizes.max()) > largest:
             largest, at = float(most), low + int(sizes.argmax())
-        if any(tolerance):
-            beyond += _beyond(sizes, x, tolerance)
+        far = _is_beyond(sizes, x, tolerance) if any(tolerance) else None
+        beyond += unequal if far is None else int(np.count_nonzero(far))
+        if a.dtype != b.dtype and unequal:
+            wrong = _uncast(first, second)
+            uncast += int(np.count_nonzero(wrong))
+            uncast_beyond += int(np.count_nonzero(wrong if far is None else wrong & far))
     scaled = [total((number, 0) for number in column) for column in zip(*sums, strict=True)] or [NO_SUM] * 4
     usual = with_sums(
         scaled,
         changed=changed,
-        beyond=beyond if any(tolerance) else changed,
+        beyond=beyond,
         other_bits=differing - changed if a.dtype == b.dtype else 0,
-        uncast=uncast,
+        uncast=changed if a.dtype == b.dtype else uncast,
+        uncast_beyond=beyond if a.dtype == b.dtype else uncast_beyond,
         max_abs=largest,
         max_at=at,
     )
@@ -109,8 +112,13 @@ def _other(a: Values, b: Values, tolerance: Tolerance) -> Figures:
     return _any(a, b, widened(a).astype(np.complex128), widened(b).astype(np.complex128), tolerance)
 
 
+def _is_beyond(sizes: Values, x: Values, tolerance: Tolerance) -> Values:
+    found: Values = sizes > tolerance.absolute + tolerance.relative * np.abs(x)
+    return found
+
+
 def _beyond(sizes: Values, x: Values, tolerance: Tolerance) -> int:
-    return int(np.count_nonzero(sizes > tolerance.absolute + tolerance.relative * np.abs(x)))
+    return int(np.count_nonzero(_is_beyond(sizes, x, tolerance)))
 
 
 def _any(a: Values, b: Values, x: Values, y: Values, tolerance: Tolerance) -> Figures:
@@ -118,21 +126,23 @@ def _any(a: Values, b: Values, x: Values, y: Values, tolerance: Tolerance) -> Fi
     nan_x, nan_y = np.isnan(x), np.isnan(y)
     inf_x, inf_y = np.isinf(x) & ~nan_x, np.isinf(y) & ~nan_y
     finite = np.isfinite(x) & np.isfinite(y)
-    unequal = (x != y) & ~(nan_x & nan_y)
+    unequal = _unequal(x, y)
     new_nan, new_inf = nan_y & ~nan_x, inf_y & unequal
     known, other = np.where(finite, x, 0), np.where(finite, y, 0)
     sizes = np.where(finite, np.abs(other - known), -1.0)
     at = int(sizes.argmax())
-    wild = int(np.count_nonzero(unequal & ~finite))
+    far = (unequal & ~finite) | _is_beyond(sizes, known, tolerance)
     same_dtype = a.dtype == b.dtype
+    wrong = unequal if same_dtype else _uncast(a, b)
     other_bits = (bits_of(a) != bits_of(b)) & ~unequal if same_dtype else np.zeros(len(a), bool)
     return with_sums(
         _scaled_sums(known, other),
         changed=int(np.count_nonzero(unequal)),
-        beyond=wild + _beyond(sizes, known, tolerance),
+        beyond=int(np.count_nonzero(far)),
         other_bits=int(np.count_nonzero(other_bits)),
         nan_bits=int(np.count_nonzero(other_bits & nan_x)),
-        uncast=_uncast(a, b),
+        uncast=int(np.count_nonzero(wrong)),
+        uncast_beyond=int(np.count_nonzero(wrong & far)),
         max_abs=float(sizes[at]),
         max_at=at if sizes[at] >= 0 else -1,
         nan=(int(np.count_nonzero(nan_x)), int(np.count_nonzero(nan_y))),
@@ -204,6 +214,7 @@ def _integers(a: Values, b: Values, tolerance: Tolerance) -> Figures:
         changed=changed,
         beyond=beyond if any(tolerance) else changed,
         uncast=changed,
+        uncast_beyond=beyond if any(tolerance) else changed,
         max_abs=int(sizes[at]),
         max_at=at,
     )
@@ -224,10 +235,12 @@ def _numbers_of_python(a: Values, b: Values, tolerance: Tolerance) -> Figures:
     at = int(sizes.argmax())
     changed = found.changed + sum(map(bool, changes)) - int(np.count_nonzero((x != y) & finite))
     wild = found.beyond - _beyond(np.where(finite, np.abs(y - x), -1.0), x, tolerance)
+    beyond = wild + _beyond(np.where(finite, sizes, -1.0), x, tolerance) if any(tolerance) else changed
     return found._replace(
         changed=changed,
-        beyond=wild + _beyond(np.where(finite, sizes, -1.0), x, tolerance) if any(tolerance) else changed,
+        beyond=beyond,
         uncast=changed,
+        uncast_beyond=beyond,
         max_abs=changes[at] if finite.any() else -1,
         max_at=at if finite.any() else -1,
         square_change=_scaled_sums(np.zeros(len(sizes)), sizes)[0],
@@ -284,28 +297,28 @@ def is_float(dtype: np.dtype[Any]) -> bool:
     return dtype.kind == "f" or "float" in dtype.name
 
 
-def _uncast(a: Values, b: Values) -> int:
-    """Return how many values differ once those of the wider dtype are cast to the narrower, or overflow."""
-    if a.dtype == b.dtype:
-        return 0
+def _uncast(a: Values, b: Values) -> Values:
+    """Tell which values differ once those of the wider dtype are cast to the narrower, or overflow."""
     both_real, both_complex = is_float(a.dtype) and is_float(b.dtype), a.dtype.kind == b.dtype.kind == "c"
     if not both_real and not both_complex:
-        x, y = widened(a), widened(b)
-        return int(np.count_nonzero((x != y) & ~(np.isnan(x) & np.isnan(y))))
+        return _unequal(widened(a), widened(b))
     widths = [BITS.get(x.dtype.name, 8 * x.itemsize) for x in (a, b)]
     found = []
     if widths[0] >= widths[1]:
         found.append(_differing(a, b))
     if widths[1] >= widths[0]:
         found.append(_differing(b, a))
-    return min(found)
+    return min(found, key=np.count_nonzero)
 
 
-def _differing(values: Values, given: Values) -> int:
-    """Return how many values are not those given when they are cast to their dtype, or overflow it."""
+def _differing(values: Values, given: Values) -> Values:
+    """Tell which values are not those given when they are cast to their dtype, or overflow it."""
     with np.errstate(over="ignore", invalid="ignore"):
-        cast = values.astype(given.dtype)
-    x, y, before = widened(cast), widened(given), widened(values)
-    lost = np.isfinite(before) & ~np.isfinite(x)
-    unequal = (bits_of(cast) != bits_of(given)) & ~(np.isnan(x) & np.isnan(y))
-    return int(np.count_nonzero(unequal | lost))
+        x, y, before = widened(values.astype(given.dtype)), widened(given), widened(values)
+    return _unequal(x, y) | (np.isfinite(before) & ~np.isfinite(x))
+
+
+def _unequal(x: Values, y: Values) -> Values:
+    """Tell which numbers are not equal; two NaN are."""
+    found: Values = (x != y) & ~(np.isnan(x) & np.isnan(y))
+    return found

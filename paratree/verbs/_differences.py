@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING
+from operator import index as whole_number
+from typing import TYPE_CHECKING, overload
 
+from paratree.core.errors import NoSuchParamError
 from paratree.core.names import natural
 from paratree.verbs._verdict import verdict
 
@@ -49,13 +51,14 @@ class Difference:
         dtypes: dtype in each source, likewise.
         tied: other names of this pair of parameters, which is compared once.
         size: number of values.
-        changed: values that are not equal.
+        changed: values that are not equal; of two dtypes, beyond what the cast to the narrower rounds.
         beyond: those of them that the tolerance does not cover.
         other_bits: equal values of other bits.
         nan_bits: those of them that are NaN.
         max_abs: largest change of a finite value; an integer, exact, of integers of 64 bits.
         where: index of that value in the first source.
-        relative_l2: norm of the change by the norm of the first, over pairs of finite values.
+        relative_l2: norm of the change by the norm of the first, over pairs of finite values; ``None``, as
+            the two others, where only NaN or infinities changed.
         cosine: of the angle between the two, likewise.
         nan: NaN in each source.
         new_nan: NaN of the second where the first has none.
@@ -122,7 +125,10 @@ class TieChange:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Diff:
-    """What :func:`paratree.diff` found; iterating gives the rows. Whether all is the same, ``same`` tells.
+    """What :func:`paratree.diff` found. Whether all is the same, ``same`` tells.
+
+    ``found["0.weight"]`` and ``found[0]`` are rows, ``found[1:3]`` is a diff of some; iterating gives the
+    rows, and ``in`` knows rows and names of either source.
 
     Attributes:
         a: path of the first source, or the class of the live object.
@@ -156,17 +162,66 @@ class Diff:
     def __len__(self) -> int:
         return len(self.rows)
 
+    def __contains__(self, key: object) -> bool:
+        return self._named(key) is not None if isinstance(key, str) else key in self.rows
+
+    @overload
+    def __getitem__(self, key: str | int) -> Difference: ...
+
+    @overload
+    def __getitem__(self, key: slice) -> Diff: ...
+
+    def __getitem__(self, key: str | int | slice) -> Difference | Diff:
+        """Return the row of a name, of either source, or at a place, or the diff of a range of rows.
+
+        Raises:
+            NoSuchParamError: there is no such name; the message names the nearest.
+            IndexError: there are fewer rows.
+        """
+        if isinstance(key, str):
+            if (found := self._named(key)) is None:
+                raise NoSuchParamError(key, [row.name for row in self.rows], self.a)
+            return found
+        if isinstance(key, slice):
+            return replace(self, rows=self.rows[key])
+        try:
+            place = whole_number(key)
+        except TypeError:
+            kind = type(key).__name__
+            raise TypeError(f"look up a name, a position or a range, not an object of type {kind}") from None
+        if not -len(self.rows) <= place < len(self.rows):
+            raise IndexError(f"there is no row {place}; the diff has {len(self.rows)}")
+        return self.rows[place]
+
+    def _named(self, name: str) -> Difference | None:
+        """Return the row of a name, first of the first source; ``/`` and ``.`` separate alike."""
+        dotted = name.replace("/", ".")
+        for names_of in (_first, _second, _tied):
+            for row in self.rows:
+                if any(known.replace("/", ".") == dotted for known in names_of(row)):
+                    return row
+        return None
+
     def __bool__(self) -> bool:
         raise TypeError("a Diff is neither true nor false; ask .same, or len() for the number of rows")
 
     @property
     def same(self) -> bool:
-        """Whether nothing differs: names, shapes, ties, and values but for a cast or the tolerance."""
-        return not any(tie.records for tie in self.ties) and all(map(self.is_equal, self.rows))
+        """Whether nothing differs: names, shapes, ties, and values but for a cast or the tolerance.
+
+        Of two sources without a tensor nothing was compared, and they are not called the same.
+        """
+        return (
+            bool(self.rows)
+            and not any(tie.records for tie in self.ties)
+            and all(map(self.is_equal, self.rows))
+        )
 
     @property
     def is_undecided(self) -> bool:
-        """Whether nothing that was compared differs, but some values could not be compared."""
+        """Whether nothing was compared, or nothing of it differs, but some values could not be compared."""
+        if all(row.status in (ADDED, REMOVED) for row in self.rows):
+            return True
         statuses = {row.status for row in self.rows if not self.is_equal(row)}
         return statuses == {UNREAD} and not any(tie.records for tie in self.ties)
 
@@ -205,6 +260,18 @@ class Diff:
         from paratree.render.diff import table
 
         return table(self)
+
+
+def _first(row: Difference) -> tuple[str, ...]:
+    return (row.name,)
+
+
+def _second(row: Difference) -> tuple[str, ...]:
+    return () if row.other is None else (row.other,)
+
+
+def _tied(row: Difference) -> tuple[str, ...]:
+    return row.tied
 
 
 def _by_change(row: Difference) -> tuple[int, float, float]:

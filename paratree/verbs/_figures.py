@@ -21,7 +21,9 @@ class Figures(NamedTuple):
         beyond: those of them that the tolerance does not cover.
         other_bits: equal values of other bits in one dtype: zeros of other sign, NaN.
         nan_bits: those of them that are NaN.
-        uncast: values that differ even after the wider dtype is cast to the narrower.
+        uncast: values that differ even after the wider dtype is cast to the narrower; all that are changed
+            where the dtypes are one.
+        uncast_beyond: those of them that the tolerance does not cover.
         max_abs: largest difference of two finite values, -1 if there are none.
         max_at: position of the first that differs so.
         nan: NaN of each side.
@@ -41,6 +43,7 @@ class Figures(NamedTuple):
     other_bits: int = 0
     nan_bits: int = 0
     uncast: int = 0
+    uncast_beyond: int = 0
     max_abs: float = -1
     max_at: int = -1
     nan: tuple[int, int] = (0, 0)
@@ -58,6 +61,11 @@ class Figures(NamedTuple):
         """Return the same with positions that count from ``start`` before the first value."""
         places = {name: getattr(self, name) for name in ("max_at", "first_nan", "first_inf")}
         return self._replace(**{name: place + start for name, place in places.items() if place >= 0})
+
+    @property
+    def are_finite_equal(self) -> bool:
+        """Whether something changed, and no pair of finite values, so that there is no change to measure."""
+        return self.changed > 0 >= self.max_abs
 
     @property
     def relative_l2(self) -> float:
@@ -99,7 +107,7 @@ def combined(parts: Iterable[Figures]) -> Figures:
     return Figures(max_abs=largest.max_abs, max_at=largest.max_at, **fields)
 
 
-_COUNTS = ("changed", "beyond", "other_bits", "nan_bits", "uncast", "new_nan", "new_inf")
+_COUNTS = ("changed", "beyond", "other_bits", "nan_bits", "uncast", "uncast_beyond", "new_nan", "new_inf")
 SUMS = ("square_change", "square_a", "square_b", "product")
 
 

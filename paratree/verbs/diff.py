@@ -289,7 +289,12 @@ def _row(row: Difference, pair: Pair, outcome: Outcome, how: _How) -> Difference
     if found is None:
         return replace(row, status=rows.SAME if source == target else rows.CAST)
     source, target = (target, source) if how.to_first else (source, target)
-    status = _status(found, source, target, any(how.tolerance))
+    unmeasured = dict.fromkeys(("max_abs", "relative_l2", "cosine")) if found.are_finite_equal else {}
+    if source != target and BITS.get(target, 32) <= BITS.get(source, 32):
+        found = found._replace(changed=found.uncast, beyond=found.uncast_beyond)
+    status = _status(found, source != target, any(how.tolerance))
+    if found.max_abs < 0:
+        unmeasured["max_abs"] = None
     place = {
         name: None if (at := getattr(found, name)) < 0 else place_of(at, pair.shape)
         for name in ("max_at", "first_nan", "first_inf")
@@ -297,8 +302,7 @@ def _row(row: Difference, pair: Pair, outcome: Outcome, how: _How) -> Difference
     return replace(
         row,
         status=status,
-        **{name: getattr(found, name) for name in _COPIED},
-        max_abs=None if found.max_abs < 0 else found.max_abs,
+        **{**{name: getattr(found, name) for name in _COPIED}, **unmeasured},
         where=place["max_at"] if found.max_abs > 0 else None,
         first_nan=place["first_nan"],
         first_inf=place["first_inf"],
@@ -307,16 +311,13 @@ def _row(row: Difference, pair: Pair, outcome: Outcome, how: _How) -> Difference
 
 
 _COPIED = (
-    "changed", "beyond", "other_bits", "nan_bits", "relative_l2", "cosine", "nan", "new_nan", "inf",
-    "new_inf",
+    "changed", "beyond", "other_bits", "nan_bits", "max_abs", "relative_l2", "cosine", "nan", "new_nan",
+    "inf", "new_inf",
 )  # fmt: skip
 
 
-def _status(found: Figures, source: str, target: str, has_tolerance: bool) -> str:
-    """Return the status; a cast goes from ``source`` to ``target``, and to a wider dtype changes nothing."""
-    is_wider = BITS.get(target, 32) > BITS.get(source, 32)
-    if source != target and not (found.changed and (is_wider or found.uncast)):
-        return rows.CAST
+def _status(found: Figures, is_cast: bool, has_tolerance: bool) -> str:
+    """Return the status; what is changed is what a cast to the target does not explain."""
     if not found.changed:
-        return rows.OTHER_BITS
+        return rows.CAST if is_cast else rows.OTHER_BITS
     return rows.WITHIN if has_tolerance and not found.beyond else rows.DIFFERENT

@@ -25,6 +25,12 @@ def tuned():
     return a, tree_of(**{"body.w": W, "head.w": head, "head.b": bias, "t": W.T, "new": W})
 
 
+def test_a_change_just_beyond_the_tolerance_is_told_from_it():
+    for change, text in ((0.00100004, "0.00100004"), (0.002, "0.002"), (0.0010000000001, "0.0010000000001")):
+        found = pt.diff(tree_of(a=np.zeros(2)), tree_of(a=np.full(2, change)), atol=0.001)
+        assert f" {text} " in render.lines(found)[4]
+
+
 def test_text():
     assert render.lines(pt.diff(*tuned()).sorted("change")) == [
         "3 of 4 tensors differ; the other is equal to the last bit; 1 is only in the second (new); "
@@ -32,7 +38,7 @@ def test_text():
         "net → net",
         "",
         "name    what                       changed  max |Δ|  at      rel. L2  cosine",
-        "head.b  float32                     2 of 3        –                0       –",
+        "head.b  float32                     2 of 3        –                –       –",
         "    ✗ NaN: 0 → 2, 2 new, first at [1]",
         "head.w  float32                     1 of 6        2  [1, 2]     0.21   0.990",
         "t       2 × 3 → 3 × 2                    –        –                –       –",

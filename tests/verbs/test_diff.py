@@ -174,12 +174,13 @@ def test_known_layouts_of_a_convolution_in_small_blocks(monkeypatch):
 def test_nothing_in_common():
     found = pt.diff(tree_of(w=W), tree_of(v=W))
     assert found.verdict == "No name is in both: 1 in the first only, 1 in the second only."
-    assert not found.same
+    assert (found.same, found.is_undecided) == (False, True)
+    assert not pt.diff(tree_of(w=W, u=W), tree_of(w=W)).is_undecided
 
 
 def test_two_empty_trees():
     found = pt.diff(tree_of(), tree_of())
-    assert (found.same, found.verdict) == (True, "Both are empty.")
+    assert (found.same, found.is_undecided, found.verdict) == (False, True, "Both are empty.")
 
 
 def test_an_array_without_values():
@@ -208,7 +209,16 @@ def test_nan_and_infinities_are_told_apart():
     row = pt.diff(tree_of(w=a), tree_of(w=b)).rows[0]
     assert (row.nan, row.new_nan, row.first_nan) == ((1, 1), 1, (0, 2))
     assert (row.inf, row.new_inf, row.first_inf) == ((0, 1), 1, (1, 1))
-    assert (row.changed, row.max_abs, row.where) == (3, 0.0, None)
+    assert (row.changed, row.max_abs, row.where) == (3, None, None)
+    assert (row.relative_l2, row.cosine) == (None, None)
+
+
+def test_a_finite_change_beside_infinities_is_measured():
+    a, b = changed(W), changed(W, (0, 0))
+    a[1, 2], b[1, 2] = np.inf, 0
+    row = pt.diff(tree_of(w=a), tree_of(w=b)).rows[0]
+    assert (row.changed, row.max_abs, row.where) == (2, 0.5, (0, 0))
+    assert row.relative_l2 == pytest.approx(0.5 / np.sqrt(30))
 
 
 def test_nan_of_the_same_bits_are_equal():
@@ -242,6 +252,26 @@ def test_equal_after_a_cast_from_the_first_to_the_second(dtype):
         assert pt.diff(tree_of(w=a), tree_of(w=other)).rows[0].status == "different"
     lost = pt.diff(tree_of(w=cast), tree_of(w=wide))  # what a cast to the wider would not have made
     assert lost.same == (dtype is np.float64)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16])
+@pytest.mark.parametrize("size", [40, 40_000])
+def test_what_a_cast_rounds_is_not_counted_as_changed(dtype, size):
+    wide = np.random.default_rng(0).standard_normal(size).astype(np.float32)
+    cast = wide.astype(dtype)
+    row = pt.diff(tree_of(w=wide), tree_of(w=cast)).rows[0]
+    assert (row.status, row.changed, row.beyond) == ("equal after cast", 0, 0)
+    cast[[3, size - 1]] += dtype(1)
+    row = pt.diff(tree_of(w=wide), tree_of(w=cast)).rows[0]
+    assert (row.status, row.changed, row.beyond) == ("different", 2, 2)
+    cast[3] = wide.astype(dtype)[3] * dtype(1.125)
+    row = pt.diff(tree_of(w=wide), tree_of(w=cast), atol=0.5).rows[0]
+    assert (row.status, row.changed, row.beyond) == ("different", 2, 1)
+    assert pt.diff(tree_of(w=wide), tree_of(w=cast), atol=1.5).rows[0].status == "within tolerance"
+    widened = cast.astype(np.float32)
+    widened[5] += 1
+    assert pt.diff(tree_of(w=cast), tree_of(w=widened)).rows[0].changed == 1
+    assert pt.diff(tree_of(w=cast), tree_of(w=wide)).rows[0].changed > size // 2  # no cast made these
 
 
 @pytest.mark.parametrize("top", [1e6, -1e6])
@@ -498,6 +528,29 @@ def test_optimizer_state_is_left_out_and_counted():
 # The result
 
 
+def test_rows_are_looked_up_by_name_and_place():
+    found = pt.diff(
+        tree_of(**{"a/w": W, "b": B}, gone=B), tree_of(**{"a.w": W + 1, "c": B}), rename={"b": "c"}
+    )
+    assert [found[name].name for name in ("a/w", "a.w", "b", "c", "gone")] == ["a/w", "a/w", "b", "b", "gone"]
+    assert (found[0], found[-1]) == (found.rows[0], found.rows[-1])
+    assert ("b" in found, "c" in found, "d" in found, found.rows[1] in found) == (True, True, False, True)
+    assert [row.name for row in found[1:]] == ["b", "gone"]
+    with pytest.raises(pt.NoSuchParamError, match="did you mean 'gone'"):
+        found["gon"]
+    with pytest.raises(IndexError, match="there is no row 3"):
+        found[3]
+    with pytest.raises(TypeError, match="not an object of type float"):
+        found[1.5]
+
+
+def test_a_tied_name_finds_the_row_of_its_group():
+    memory = "memory"
+    both = [tree_of(held("e", W, memory=memory), held("h", W, memory=memory)) for _ in range(2)]
+    found = pt.diff(*both)
+    assert (found["h"].name, "h" in found, len(found)) == ("e", True, 1)
+
+
 def test_a_diff_is_neither_true_nor_false():
     with pytest.raises(TypeError, match=r"ask \.same"):
         bool(pt.diff(tree_of(w=W), tree_of(w=W)))
@@ -596,7 +649,8 @@ def test_quantised_values_are_compared_as_what_they_stand_for(tmp_path):
     assert (row.changed, row.max_abs, row.where) == (1, 1.5, (36,))
     plain = write(tmp_path / "w.safetensors", {"w": np.tile(np.arange(32, dtype=np.float32) / 2, 2)})
     assert pt.diff(one, plain).rows[0].status == "equal after cast"
-    assert pt.diff(plain, other).rows[0].changed == 1
+    for found in (pt.diff(plain, other), pt.diff(other, plain)):
+        assert (found.rows[0].status, found.rows[0].changed, found.same) == ("different", 1, False)
 
 
 def test_a_quantised_type_that_is_refused_is_not_compared(tmp_path):

@@ -212,6 +212,7 @@ def test_two_dtypes(first, second):
         for name in ("changed", "nan", "inf", "new_nan", "new_inf", "first_nan", "first_inf"):
             assert getattr(figures, name) == expected[name], name
         assert figures.other_bits == 0
+        assert figures.uncast_beyond == figures.uncast <= figures.changed
         assert figures.max_abs == pytest.approx(expected["max_abs"], rel=1e-15, abs=0)
         assert figures.relative_l2 == pytest.approx(expected["relative_l2"], rel=1e-12, abs=0)
 

@@ -150,7 +150,7 @@ def test_the_line_of_the_command_can_be_pasted(tmp_path, capsys, prefixes):
     one = write(tmp_path / "a.safetensors", {first + name: values for name, values in arrays.items()})
     turned = {second + n.replace("kernel", "weight"): v.T for n, v in arrays.items()}
     other = write(tmp_path / "b.safetensors", turned)
-    assert cli.main(["diff", str(one), str(other)]) == 1
+    assert cli.main(["diff", str(one), str(other)]) == 2
     line = capsys.readouterr().out.splitlines()[-1]
     assert line.startswith("3 more names match")
     assert cli.main(["diff", str(one), str(other), *shlex.split(line.partition(": ")[2])]) == 0
