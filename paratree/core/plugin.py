@@ -40,7 +40,6 @@ class Format(Protocol):
         READS: what is read, in a few words.
         EXTRA: the extra of ``pip install 'paratree[…]'`` that reading values needs, or ``None``.
         WRITES: names of the dtypes that can be written; empty if the format is read only.
-        WRITES_TIES: whether a tied group is written once, so that opening the file ties it again.
     """
 
     NAME: str
@@ -51,7 +50,6 @@ class Format(Protocol):
     READS: str
     EXTRA: str | None
     WRITES: Collection[str]
-    WRITES_TIES: bool
 
     def sniff(self, file: File, /) -> bool:
         """Tell from the bytes whether the file is of this format."""
@@ -61,11 +59,15 @@ class Format(Protocol):
         """Read the header only, check it against the file, and return the tree."""
         ...
 
+    def holds_tie(self, tree: ParamTree, group: Sequence[str], /) -> bool:
+        """Tell whether a tied group can be written so that opening the file ties it again, if it writes."""
+        ...
+
     def save(self, tree: ParamTree, output: Output, /) -> Sequence[str]:
-        """Write a tree; only a format that writes has it.
+        """Write a tree; only a format that writes has this and ``holds_tie``.
 
         The verb has seen to it that every array can be read and is of one of the dtypes, and that nothing is
-        tied where ties cannot be written.
+        tied but what the format can hold so.
 
         Returns:
             What could not be written, a sentence each.

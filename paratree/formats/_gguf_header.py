@@ -45,6 +45,24 @@ class Tensor:
         self.name, self.shape, self.type, self.offset, self.place = name, shape, type, offset, place
 
 
+class Metadata(dict[str, "Any"]):
+    """The metadata of a file, and where each value lies in it, so that it can be written again as it is."""
+
+    __slots__ = ("_big_endian", "_file", "places")
+
+    def __init__(self, file: LocalFile, big_endian: bool) -> None:
+        super().__init__()
+        self._file, self._big_endian = file, big_endian
+        self.places: dict[str, tuple[int, int]] = {}
+
+    def stored(self, key: str) -> bytes | None:
+        """Return the number of the type and the value as they stand in the file, if that is little-endian."""
+        if self._big_endian:
+            return None
+        start, end = self.places[key]
+        return read(self._file, start, end - start)
+
+
 class Header:
     """What is in front of the data: byte order, metadata, tensors, and where it ends."""
 
@@ -58,14 +76,16 @@ class Header:
         cursor.check_count(keys, 13, "entries of metadata")
         if keys > _MOST_KEYS:
             raise cursor.fault(f"{keys} entries of metadata are too many; paratree reads {_MOST_KEYS}", 16)
-        self.meta: dict[str, Any] = {}
+        self.meta = Metadata(file, self.big_endian)
         values = _Values(cursor)
         for _ in range(keys):
             place, key = cursor.place, cursor.name(_LONGEST_NAME)
             if not key or key in self.meta:
                 raise cursor.fault(f"the key '{key[:200]}' stands twice" if key else "a key is empty", place)
             cursor.member = key
+            start = cursor.place
             self.meta[key] = values.value(cursor.number("I"))
+            self.meta.places[key] = start, cursor.place
             cursor.member = None
         self.tensors = [_tensor(cursor) for _ in range(tensors)]
         self.end = cursor.place

@@ -46,7 +46,6 @@ TIES = "no: both names are stored in full"
 READS = "chunks of any number of processes, put together; float8; plain values; not compressed shards"
 EXTRA = None
 WRITES = ()
-WRITES_TIES = False
 
 _MARK = b"checkpoint.metadata"
 _MOST_READ = 2000  # plain values; each is an archive of its own

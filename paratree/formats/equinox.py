@@ -26,7 +26,6 @@ TIES = "no"
 READS = "every leaf that Equinox saves, by its place; hyperparameters before them"
 EXTRA = None
 WRITES = ()
-WRITES_TIES = False
 
 _LONGEST_LINE = 1 << 20
 _VOID = "bfloat16"  # what jax.numpy.load, with which Equinox reads, makes of two bytes of no type

@@ -34,7 +34,6 @@ TIES = "no"
 READS = "arrays, scalars, chunked arrays, and msgpack packed in msgpack; plain values as meta"
 EXTRA = None
 WRITES = (*STANDARD, "bfloat16")
-WRITES_TIES = False
 
 _NDARRAY, _COMPLEX, _SCALAR = 1, 2, 3
 _CHUNKED = "__msgpack_chunked_array__"
@@ -61,6 +60,11 @@ def open(file: LocalFile) -> ParamTree:
     return ParamTree(
         tree.params, Origin(file.path, NAME, tree.meta, [*reader.notes, *tree.notes], [file.close])
     )
+
+
+def holds_tie(tree: ParamTree, group: Sequence[str]) -> bool:
+    """Tell that no tied group can be written."""
+    return False
 
 
 def save(tree: ParamTree, output: Output) -> Sequence[str]:

@@ -8,19 +8,22 @@ from __future__ import annotations
 
 import re
 
+from paratree.core.dtypes import BLOCKS
 from paratree.core.errors import CorruptFileError
 from paratree.core.names import BUFFER, OTHER, kind_of
 from paratree.core.tree import Origin, Param, ParamTree
 from paratree.files.folder import beside
 from paratree.formats._gguf_header import MAGIC, Header
-from paratree.formats._gguf_tensors import stored_bytes, tensor_array
+from paratree.formats._gguf_tensors import REFUSED, TYPES, stored_bytes, tensor_array
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
     from typing import Any
 
     from paratree.core.array import LazyArray
     from paratree.files.local import LocalFile
+    from paratree.files.output import Output
 
 NAME = "GGUF"
 SUFFIXES = (".gguf",)
@@ -29,8 +32,10 @@ LAZY = "yes; quantised blocks too"
 TIES = "output.weight left out"
 READS = "versions 2 and 3, both byte orders, every type of ggml, split files; metadata"
 EXTRA = "gguf"
-WRITES = ()
-WRITES_TIES = False
+WRITES = (
+    "float32", "float16", "bfloat16", "float64", "int8", "int16", "int32", "int64",
+    *(dtype for dtype in TYPES.values() if dtype in BLOCKS and dtype not in REFUSED),
+)  # fmt: skip
 
 _ALIGNMENT = 32  # if the file names none
 _ENDING = "-{:05}-of-{:05}.gguf"
@@ -81,6 +86,19 @@ def open(file: LocalFile) -> ParamTree:
         notes.append(f"{_OUTPUT} is not stored: a model of {meta[_ARCHITECTURE]} then uses {_EMBEDDING}")
     form = NAME if len(parts) == 1 else f"{NAME}, {len(parts)} parts"
     return ParamTree(params, Origin(file.path, form, meta, notes, [part.close for part, _ in parts]))
+
+
+def holds_tie(tree: ParamTree, group: Sequence[str]) -> bool:
+    """Tell whether a group is the embedding and the output layer of a model whose file then has no latter."""
+    without = {name: param for name, param in tree.items() if name != _OUTPUT}
+    return set(group) == {_EMBEDDING, _OUTPUT} and _is_tied(without, tree.meta)
+
+
+def save(tree: ParamTree, output: Output) -> Sequence[str]:
+    """Write version 3, little-endian; metadata of a GGUF file as it is, quantised blocks as they are."""
+    from paratree.formats._gguf_written import write
+
+    return write(tree, output)
 
 
 def _parts(file: LocalFile) -> list[tuple[LocalFile, Header]]:
@@ -170,7 +188,7 @@ def _kind(name: str, dtype: str, meta: dict[str, Any]) -> str:
     return BUFFER if name.startswith("rope_") else kind_of(name, dtype)
 
 
-def _is_tied(params: dict[str, Param], meta: dict[str, Any]) -> bool:
+def _is_tied(params: Mapping[str, Param], meta: Mapping[str, Any]) -> bool:
     """Tell whether the output layer is the embedding because the model has none of its own.
 
     A model whose outputs are pooled embeds texts or ranks them: it has no output layer.

@@ -46,7 +46,6 @@ TIES = "hard links"
 READS = "Keras 1 to 3: models, weights, shards, optimizer state; other HDF5 files by their paths"
 EXTRA = None
 WRITES = ()
-WRITES_TIES = False
 
 _CONFIG, _METADATA, _WEIGHTS = "config.json", "metadata.json", "model.weights.h5"
 _LARGEST_JSON = 64 << 20

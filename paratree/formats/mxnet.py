@@ -45,7 +45,6 @@ WRITES = (
     "int64",
     "bool",
 )  # that MXNet 1.9.1 loads
-WRITES_TIES = False
 
 _MAGIC = (0x112).to_bytes(8, "little") + bytes(8)
 _WINDOW = 4096  # bytes read at a time: what is between heads of arrays is passed over
@@ -87,6 +86,11 @@ def open(file: LocalFile) -> ParamTree:
             notes += _notes_of(symbol, params)
             meta |= {} if symbol.version is None else {"mxnet_version": symbol.version}
     return ParamTree(params, Origin(file.path, NAME, meta, notes, closers))
+
+
+def holds_tie(tree: ParamTree, group: Sequence[str]) -> bool:
+    """Tell that no tied group can be written."""
+    return False
 
 
 def save(tree: ParamTree, output: Output) -> Sequence[str]:

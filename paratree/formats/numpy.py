@@ -24,7 +24,6 @@ TIES = "no"
 READS = "every numeric dtype, both byte orders, bfloat16, stored and compressed"
 EXTRA = None
 WRITES = (*STANDARD, "bfloat16", "float8_e5m2")
-WRITES_TIES = False
 
 
 def sniff(file: LocalFile) -> bool:
@@ -50,6 +49,11 @@ def open(file: LocalFile) -> ParamTree:
     params = (Param(name, array, kind_of_record(name, array)) for name, array in arrays.items())
     form = "NumPy npy" if members is None else "NumPy npz"
     return ParamTree(params, Origin(file.path, form, closers=[file.close]))
+
+
+def holds_tie(tree: ParamTree, group: Sequence[str]) -> bool:
+    """Tell that no tied group can be written."""
+    return False
 
 
 def save(tree: ParamTree, output: Output) -> Sequence[str]:

@@ -31,7 +31,6 @@ TIES = "one name for every use, the same place of an external file"
 READS = "initializers, constants, inner graphs, functions, sparse and external data, every dtype but text"
 EXTRA = None
 WRITES = ()
-WRITES_TIES = False
 
 _IR_VERSION, _PRODUCER, _PRODUCER_VERSION, _MODEL_DOMAIN, _MODEL_VERSION, _DOC = (
     1,

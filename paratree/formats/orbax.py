@@ -35,7 +35,6 @@ TIES = "no"
 READS = "OCDBT and plain folders, Zarr 2 and 3, shards; of a CheckpointManager the last step, every item"
 EXTRA = "orbax"
 WRITES = ()
-WRITES_TIES = False
 
 _TREE, _STEP = "_METADATA", "_CHECKPOINT_METADATA"
 _LARGEST = 100_000_000  # bytes of JSON

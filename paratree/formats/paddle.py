@@ -34,7 +34,6 @@ TIES = "tensors of one name in training checkpoints"
 READS = "inference parameters with the program beside them, training checkpoints, optimizer state"
 EXTRA = None
 WRITES = ()
-WRITES_TIES = False
 
 _PICKLED = (".pdparams", ".pdopt")
 _PICKLE, _INTEGER = 0x80, 0x8A  # opcodes: protocol; a long integer, with which torch begins

@@ -36,7 +36,6 @@ READS = (
 )
 EXTRA = None
 WRITES = ()
-WRITES_TIES = False
 
 _DCP = b"torch.distributed.checkpoint.metadata"  # its .metadata is a pickle of another format
 _FIRST_OF_2 = b"}](cNKMJGX)\x88\x89\x8aTU"  # opcodes that a pickle of protocol 2 or 3 begins with

@@ -37,7 +37,6 @@ LAZY = "yes"
 TIES = "alias metadata"
 READS = "every dtype of the specification, shard indexes and their folders, shards of processes"
 EXTRA = None
-WRITES_TIES = True
 
 _LARGEST_HEADER = 100_000_000  # the limit that the reference reader sets
 _ENTRY = frozenset({"dtype", "shape", "data_offsets"})
@@ -71,6 +70,11 @@ def open(file: LocalFile) -> ParamTree:
         if shards := shards_of_processes(file):
             return open_processes(file, shards, _open_one, NAME)
     return _open_one(file)
+
+
+def holds_tie(tree: ParamTree, group: Sequence[str]) -> bool:
+    """Tell that every tied group can be written."""
+    return True
 
 
 def save(tree: ParamTree, output: Output) -> Sequence[str]:

@@ -32,7 +32,6 @@ TIES = "the graph of objects"
 READS = "checkpoints of any number of shards, partitioned variables, SavedModels; every numeric dtype"
 EXTRA = None
 WRITES = ()
-WRITES_TIES = False
 
 _LATEST = b'model_checkpoint_path: "'
 _SAVED_MODEL = b"\x08\x01\x12"  # version 1, then a graph

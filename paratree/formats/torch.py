@@ -43,7 +43,6 @@ READS = (
 )
 EXTRA = None
 WRITES = WRITTEN
-WRITES_TIES = True
 
 _SCRIPT = "PyTorch TorchScript"
 
@@ -67,6 +66,11 @@ def open(file: LocalFile) -> ParamTree:
     if file.head[:1] in (b"\x80", b"P"):
         return _open_one(file)
     return open_index(file, _open_one, NAME)
+
+
+def holds_tie(tree: ParamTree, group: Sequence[str]) -> bool:
+    """Tell that every tied group can be written."""
+    return True
 
 
 def save(tree: ParamTree, output: Output) -> Sequence[str]:

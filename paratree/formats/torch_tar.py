@@ -32,7 +32,6 @@ TIES = "shared storages"
 READS = "files of torch 0.1.1 to 0.1.9; nothing is extracted"
 EXTRA = None
 WRITES = ()
-WRITES_TIES = False
 
 _MEMBERS = ("sys_info", "pickle", "storages", "tensors")
 _PROTOCOL = 1000

@@ -199,18 +199,23 @@ def _overflows(tree: ParamTree, dtype: str | None) -> list[str]:
 
 
 def _with_ties(tree: ParamTree, writer: Format, ties: str | None) -> ParamTree:
-    """Return a tree that the format can hold: as it is, or with ties resolved as the user chose."""
-    if writer.WRITES_TIES or not tree.ties:
+    """Return a tree that the format can hold: what it cannot tie is resolved as the user chose."""
+    groups = [group for group in tree.ties if not writer.holds_tie(tree, group)]
+    if not groups:
         return tree
     if ties is None:
-        names = " and ".join(map(printable, tree.ties[0][:2]))
+        names = " and ".join(map(printable, groups[0][:2]))
         raise UnsupportedError(
             f"{printable(tree.source)}: {names} are tied, which {writer.NAME} cannot say; "
             "choose ties='once' (the first name) or ties='twice' (every name)"
         )
+    others = {name for group in groups for name in group[1:]}
     if ties == "once":
-        return _tree(tree, {name: tree[name] for name in _firsts(tree)})
-    return _tree(tree, {name: Param(name, Untied(param.array), param.kind) for name, param in tree.items()})
+        return _without(tree, others)
+    return _tree(tree, {
+        name: Param(name, Untied(param.array), param.kind) if name in others else param
+        for name, param in tree.items()
+    })  # fmt: skip
 
 
 def _check(tree: ParamTree, writer: Format) -> None:

@@ -32,6 +32,7 @@ SUFFIX = {
     "numpy": ".npz",
     "flax": ".msgpack",
     "mxnet": ".params",
+    "gguf": ".gguf",
 }
 WRITERS = {name: module for name, module in known_formats().items() if module.WRITES}
 NAMES = st.text(
@@ -58,7 +59,7 @@ def test_what_is_written_is_read_back(writer, tmp_path_factory, data):
     assume(writer != "flax" or names[0].isprintable())
     arrays = {}
     for name in names:
-        dtype = data.draw(st.sampled_from(sorted(WRITERS[writer].WRITES)))
+        dtype = data.draw(st.sampled_from(sorted(BITS.keys() & set(WRITERS[writer].WRITES))))
         shape = data.draw(hnp.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=4))
         if BITS[dtype] < 8:
             shape = (*shape, 4)  # safetensors takes whole bytes only
@@ -75,7 +76,7 @@ def test_what_is_written_is_read_back(writer, tmp_path_factory, data):
                 np.frombuffer(raw[: count * width], np.uint8).view(numpy_dtype(dtype)).reshape(shape)
             )
     full = [name for name in names if arrays[name].size]
-    ties = [("tied." + full[0], full[0])] if full and WRITERS[writer].WRITES_TIES else []
+    ties = [("tied." + full[0], full[0])] if full and writer in ("safetensors", "torch") else []
     path = tmp_path_factory.mktemp("saved") / f"m{SUFFIX[writer]}"
     saved = pt.save(tree_of(arrays, ties), path, verify=True)
     with pt.open(path) as found:
@@ -186,6 +187,52 @@ def test_arrays_that_only_mxnets_numpy_knows_are_told(tmp_path):
     with mxnet.util.np_shape():
         found = mxnet.nd.load(str(tmp_path / "m.params"))
         assert (found["a"].asnumpy(), found["b"].shape) == (3, (0, 2))
+
+
+def test_gguf_reads_what_was_saved_for_it(tmp_path):
+    gguf = pytest.importorskip("gguf", reason="the library reads its files")
+    rng = np.random.default_rng(0)
+    dtypes = sorted(BITS.keys() & set(WRITERS["gguf"].WRITES))
+    arrays = {f"{name}.weight": rng.integers(-9, 9, (3, 5)).astype(numpy_dtype(name)) for name in dtypes}
+    meta = {"general.architecture": "llama", "llama.block_count": 2, "x.b": True, "x.f": 0.5, "x.n": -3,
+            "x.t": ["a", "b"], "x.big": 1 << 40, "x.none": None}  # fmt: skip
+    saved = pt.save(tree_of(arrays, meta=meta), tmp_path / "m.gguf", verify=True)
+    assert saved.notes == ("metadata that GGUF has no type for was left out: x.none",)
+    found = gguf.GGUFReader(tmp_path / "m.gguf")
+    assert {name: found.fields[name].contents() for name in meta if name != "x.none"} == {
+        name: value for name, value in meta.items() if value is not None
+    }
+    for tensor in found.tensors:
+        assert tensor.data.tobytes() == arrays[tensor.name].tobytes()
+        assert tensor.shape.tolist() == [5, 3]
+
+
+def test_a_gguf_file_keeps_its_blocks_and_the_types_of_its_metadata(tmp_path):
+    gguf = pytest.importorskip("gguf", reason="the library reads its files")
+    source = weights.path("smollm2")
+    saved = pt.save(source, tmp_path / "m.gguf", verify=True)
+    assert saved.ties == pt.open(source).ties == pt.open(tmp_path / "m.gguf").ties
+    assert pt.diff(source, tmp_path / "m.gguf").same
+    ours, theirs = gguf.GGUFReader(tmp_path / "m.gguf"), gguf.GGUFReader(source)
+    assert [field.types for field in ours.fields.values()][3:] == [
+        field.types for field in theirs.fields.values()
+    ][3:]
+    assert list(ours.fields) == list(theirs.fields)
+    assert (
+        ours.fields["tokenizer.ggml.tokens"].contents() == theirs.fields["tokenizer.ggml.tokens"].contents()
+    )
+
+
+def test_gguf_has_one_tie_only(tmp_path):
+    w, meta = np.ones((2, 3), np.float32), {"general.architecture": "llama"}
+    for name, architecture in (("output.weight", "phi2"), ("other.weight", "llama")):
+        tree = tree_of(
+            {"token_embd.weight": w}, [(name, "token_embd.weight")], {"general.architecture": architecture}
+        )
+        with pytest.raises(pt.UnsupportedError, match="are tied, which GGUF cannot say"):
+            pt.save(tree, tmp_path / "m.gguf")
+    tree = tree_of({"token_embd.weight": w}, [("output.weight", "token_embd.weight")], meta)
+    assert pt.save(tree, tmp_path / "m.gguf", verify=True).ties == (("token_embd.weight", "output.weight"),)
 
 
 def test_flax_restores_what_was_saved_for_it(tmp_path):
@@ -305,6 +352,8 @@ def test_a_name_that_leads_out_of_a_folder_is_no_member(name, tmp_path):
 @pytest.mark.parametrize(
     ("name", "suffix"),
     [
+        ("w" * 64, ".gguf"),
+        ("\ud800", ".gguf"),
         ("arg:w", ".params"),
         ("w" * 65_536, ".params"),
         ("\ud800", ".params"),
