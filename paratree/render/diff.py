@@ -242,7 +242,11 @@ def proposal(found: Diff, *, hints: bool) -> list[str]:
             [f"strip={list(prefixes)}"] * bool(prefixes) + [f"rename={dict(rename)}"] * bool(rename)
         )]  # fmt: skip
     verb = "matches" if names == 1 else "match"
-    return [f"{plural(names, 'more name')} {verb} {' and '.join(how)}: {' '.join(options)}"]
+    first, second = found.proposal.left
+    part = (
+        f" ({first} of the first and {second} of the second still match nothing)" if first and second else ""
+    )
+    return [f"{plural(names, 'more name')} {verb} {' and '.join(how)}{part}: {' '.join(options)}"]
 
 
 # The terminal
@@ -327,7 +331,12 @@ def _style_of(detail: str) -> str:
 def _proposed(found: Proposal | None) -> dict[str, Any] | None:
     if found is None:
         return None
-    return {"strip": found.prefixes, "rename": dict(found.rename), "names": found.names}
+    return {
+        "strip": found.prefixes,
+        "rename": dict(found.rename),
+        "names": found.names,
+        "left": found.left,
+    }
 
 
 def as_json(found: Diff) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from paratree.core.errors import MismatchError, NoSuchParamError
 from paratree.core.names import last_segment
+from paratree.core.tree import Param
 from paratree.verbs._axes import shapes_fit
 from paratree.verbs._matching import match, renamed, rules_of
 
@@ -26,21 +28,25 @@ _WORDS = {  # a word of one framework -> that of another for what does the same
 }
 _MOST_OWNERS = 64  # of a tail: "weight" alone says nothing
 _MOST_RULES = 8  # more are no line that a person reads
+_MOST_NUMBERS = 16  # rules that are all alike can be more
+_NUMBERED = re.compile(r"((?:[^./]*[./])*?)(\d+)([./])")
 
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
-    """Options that make more names match.
+    """Options that make more names match: all that are needed, those that were given, too.
 
     Attributes:
         prefixes: what to strip.
         names: how many more names would match.
-        rename: what to rename, in this order.
+        rename: what to rename, in this order; a function that was given stays beside it.
+        left: how many names of the first and of the second would still match nothing.
     """
 
     prefixes: tuple[str, ...]
     names: int
     rename: Mapping[str, str] = field(default_factory=dict)
+    left: tuple[int, int] = (0, 0)
 
 
 class _Wanted(NamedTuple):
@@ -54,16 +60,13 @@ class _Wanted(NamedTuple):
 def propose(
     a: ParamTree, b: ParamTree, found: Match, *, rename: Rename | None = None, strip: Sequence[str] = ()
 ) -> Proposal | None:
-    """Return the options that, added to those that were given, make the most further names match.
+    """Return the options that make the most further names match, with those that were given.
 
-    Proposed are a prefix to strip, words to rename and, where a prefix takes the place of another, that; of
-    what was tried, what helps most.
+    Proposed are a prefix to strip, words to rename, where a prefix takes the place of another, that, and
+    where layers count otherwise, their numbers; of what was tried, what helps most.
     """
-    wanted = _wanted(a, b, found)
-    if wanted is None:
-        return None
     best = None
-    for prefixes, rules in _options(a, wanted, found):
+    for prefixes, rules in _options(a, b, found):
         if rules and rename is not None and not isinstance(rename, Mapping):
             continue
         proposal = _tried(a, b, found, prefixes, rules, rename, strip)
@@ -81,17 +84,21 @@ def _tried(
     rename: Rename | None,
     strip: Sequence[str],
 ) -> Proposal | None:
-    given = {**rename, **rules} if isinstance(rename, Mapping) else rename or rules
+    whole = {**rename, **rules} if isinstance(rename, Mapping) else rules
+    strip = tuple(dict.fromkeys((*strip, *prefixes)))
     try:
-        made = match(a, b, rename=given, strip=(*strip, *prefixes))
+        made = match(a, b, rename=whole if rename is None else whole or rename, strip=strip)
     except (MismatchError, NoSuchParamError):
         return None
     more = len(made.pairs) - len(found.pairs)
-    return Proposal(prefixes, more, rules) if more > 0 else None
+    return Proposal(strip, more, whole, (len(made.only_a), len(made.only_b))) if more > 0 else None
 
 
-def _options(a: ParamTree, wanted: _Wanted, found: Match) -> Iterator[tuple[tuple[str, ...], dict[str, str]]]:
+def _options(a: ParamTree, b: ParamTree, found: Match) -> Iterator[tuple[tuple[str, ...], dict[str, str]]]:
     """Yield prefixes to strip and rules to rename, the simplest first."""
+    wanted = _wanted(a, b, found)
+    if wanted is None:
+        return
     prefixes = tuple(prefix for prefix in (wanted.first, wanted.second) if prefix)
     paired = {name for name, _ in found.pairs}
     words = {
@@ -104,6 +111,8 @@ def _options(a: ParamTree, wanted: _Wanted, found: Match) -> Iterator[tuple[tupl
     yield prefixes, _rules(_Wanted("", "", words), a, {*paired, *wanted.pairs} - {*words})
     if words and prefixes:
         yield prefixes, {}
+    if numbers := _renumbered(a, b):
+        yield (), numbers
 
 
 # Which names mean the same
@@ -138,6 +147,36 @@ def _tails(name: str) -> list[tuple[str, int]]:
     usual = name.removesuffix(last).replace("/", ".") + _WORDS.get(last, last)
     cuts = [0, *(place + 1 for place, character in enumerate(usual) if character == ".")]
     return [(usual[cut:], cut) for cut in cuts]
+
+
+# Numbers of layers
+
+
+def _renumbered(a: ParamTree, b: ParamTree) -> dict[str, str]:
+    """Return rules that give layers the numbers of the second tree, in order; none unless all then match."""
+    ours, theirs = _numbers(a), _numbers(b)
+    rules: dict[str, str] = {}
+    for place, numbers in ours.items():
+        others = theirs.get(place, set())
+        if len(numbers) == len(others) and not {*"*="} & {*place[0]}:
+            (prefix, end), both = place, zip(sorted(numbers, key=int), sorted(others, key=int), strict=True)
+            rules |= {f"{prefix}{i}{end}**": f"{prefix}{j}{end}**" for i, j in both if i != j}
+    made = rules_of(rules)
+    for name in a if len(rules) <= _MOST_NUMBERS else ():
+        if any(fits.fullmatch(name) for fits, _ in made):
+            other = b.get(renamed(name, made))
+            if not isinstance(other, Param) or not shapes_fit(a[name], other):
+                return {}
+    return rules if len(rules) <= _MOST_NUMBERS else {}
+
+
+def _numbers(tree: ParamTree) -> dict[tuple[str, str], set[str]]:
+    """Return the numbers of layers, each name's first, by what stands before and next after them."""
+    found: dict[tuple[str, str], set[str]] = {}
+    for name in tree:
+        if (parts := _NUMBERED.match(name)) is not None:
+            found.setdefault((parts[1], parts[3]), set()).add(parts[2])
+    return found
 
 
 # Rules

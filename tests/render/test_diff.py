@@ -136,7 +136,12 @@ def test_rows_are_left_out_only_where_a_proposal_explains_most_of_them():
 
 def test_a_proposal_in_json():
     found = json.loads(render.as_json(pt.diff(tree_of(**{"m.kernel": W}), tree_of(weight=W.T))))
-    assert found["proposal"] == {"strip": ["m."], "rename": {"**.kernel": "**.weight"}, "names": 1}
+    assert found["proposal"] == {
+        "strip": ["m."],
+        "rename": {"**.kernel": "**.weight"},
+        "names": 1,
+        "left": [0, 0],
+    }
 
 
 def test_json_is_one_document_of_all_rows():

@@ -132,9 +132,54 @@ def test_a_proposal_adds_to_the_options_that_were_given():
     a = tree_of(**{"m.a.kernel": normal(3, 4), "m.b": normal(2)})
     b = tree_of(**{"a.weight": normal(4, 3), "c": normal(2)})
     found = pt.diff(a, b, strip="m.", rename={"m.b": "c"})
-    assert found.proposal.rename == {"**.kernel": "**.weight"}
-    assert pt.diff(a, b, strip="m.", rename={"m.b": "c", **found.proposal.rename}).proposal is None
+    assert found.proposal.prefixes == ("m.",)
+    assert found.proposal.rename == {"m.b": "c", "**.kernel": "**.weight"}
+    assert pt.diff(a, b, strip=found.proposal.prefixes, rename=found.proposal.rename).proposal is None
     assert pt.diff(a, b, strip="m.", rename=lambda name: name.replace("m.b", "c")).proposal is None
+
+
+def test_following_proposals_ends_and_what_is_left_is_said():
+    a = tree_of(**{"x.a.w": normal(3), "x.a.b": normal(2), "y.c": normal(4), "gone": normal(7)})
+    b = tree_of(**{"p.a.w": normal(3), "p.a.b": normal(2), "q.c": normal(4), "new": normal(8)})
+    found = pt.diff(a, b)
+    assert (found.proposal.names, found.proposal.left) == (2, (2, 2))
+    line = "2 more names match renamed (2 of the first and 2 of the second still match nothing): "
+    assert any(text.startswith(line) for text in render.lines(found))
+    steps = 0
+    while (made := found.proposal) is not None:
+        found, steps = pt.diff(a, b, strip=made.prefixes, rename=made.rename), steps + 1
+    assert steps == 2
+    assert [row.name for row in found if row.other in (None, row.name)] == ["gone", "new"]
+
+
+@pytest.mark.parametrize("prefix", ["", "net.", "net/"])
+@pytest.mark.parametrize("numbers", [(1, 3, 4, 5), (2, 5, 6, 9)])
+def test_layers_that_count_otherwise_are_renumbered(prefix, numbers, tmp_path, capsys):
+    """A layer more in front: 3 and 4 are in both, and are others in each."""
+    layers = [(30, 20), (30, 30), (30,), (5, 30)]
+    end = "/" if "/" in prefix else "."
+    one = {f"{prefix}{i}{end}weight": normal(*s) for i, s in zip((0, 2, 3, 4), layers, strict=True)}
+    one |= {f"{prefix}{i}{end}bias": normal(s[0]) for i, s in zip((0, 2, 3, 4), layers, strict=True)}
+    to = dict(zip("0234", map(str, numbers), strict=True))
+    other = {name.replace(n := name[len(prefix)], to[n]): values for name, values in one.items()}
+    found = pt.diff(tree_of(**one), tree_of(**other))
+    rules = {f"{prefix}{i}{end}**": f"{prefix}{j}{end}**" for i, j in to.items()}
+    assert dict(found.proposal.rename) == rules
+    assert pt.diff(tree_of(**one), tree_of(**other), rename=rules).same
+    paths = [str(write(tmp_path / f"{n}.safetensors", v)) for n, v in (("a", one), ("b", other))]
+    assert cli.main(["diff", *paths]) in (1, 2)
+    line = capsys.readouterr().out.splitlines()[-1]
+    assert cli.main(["diff", *paths, *shlex.split(line.partition(": ")[2])]) == 0
+
+
+def test_layers_of_other_shapes_or_another_number_are_not_renumbered():
+    a = {f"{i}.w": normal(i + 2) for i in range(4)}
+    for b in (
+        {f"{i + 1}.w": normal(9 - i) for i in range(4)},
+        {f"{i + 1}.w": normal(i + 2) for i in range(5)},
+    ):
+        made = pt.diff(tree_of(**a), tree_of(**b)).proposal
+        assert made is None or len(made.rename) < 4
 
 
 def test_no_proposal_that_makes_two_names_one():
