@@ -43,9 +43,10 @@ def test_the_json_of_a_check(file):
     found = json.loads(done.stdout)
     assert (done.returncode, done.stderr) == (1, "")
     assert (found["schema"], found["passed"], found["rules"]) == (1, False, ["no-nan", "fingerprint"])
-    assert found["failures"] == [
-        {"rule": "no-nan", "name": "b\x1b", "fact": "1 of 3 values are NaN, the first at [1]"}
-    ]
+    words = {"rule": "no-nan", "name": "b\x1b", "fact": "1 of 3 values are NaN, the first at [1]"}
+    assert found["failures"] == [{**words, "count": 1, "index": [1], "bound": None, "found": None}]
+    passed = json.loads(run("check", file, "--expect=7", "--json").stdout)
+    assert (passed["numbers"], passed["failures"], passed["hint"]) == ({"expect": 7}, [], None)
     expected = pt.fingerprint(file)
     assert found["fingerprint"] == expected.hash
     assert found["hashes"] == {name: one.hash for name, one in expected.params.items()}
@@ -89,6 +90,21 @@ def test_rules_that_make_no_sense_are_2(options, message, file):
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith(f"paratree: {message}")
     assert done.stderr.count("\n") == 1
+
+
+def test_the_state_of_an_optimizer_beside_the_same_model(tmp_path):
+    torch = pytest.importorskip("torch", reason="the checkpoint is one of torch")
+    net = torch.nn.Linear(3, 2)
+    optimizer = torch.optim.Adam(net.parameters())
+    net(torch.ones(1, 3)).sum().backward()
+    optimizer.step()
+    torch.save({"model": net.state_dict(), "optimizer": optimizer.state_dict()}, tmp_path / "trained.pt")
+    torch.save({"model": net.state_dict(), "optimizer": {}}, tmp_path / "model.pt")
+    command = ["check", tmp_path / "model.pt", "--same-as", tmp_path / "trained.pt"]
+    done = run(*command)
+    assert done.returncode == 1
+    assert done.stderr.startswith("paratree: the parameters and buffers are the same; to check them alone: ")
+    assert run(*command, "--kind", "parameter", "--kind", "buffer").returncode == 0
 
 
 def test_an_empty_file_does_not_pass(tmp_path):

@@ -155,7 +155,8 @@ def run_check(options: argparse.Namespace) -> int:
     else:
         for line in render.lines(found, fingerprint=options.fingerprint is True):
             print(line)
-        print(f"paratree: {render.verdict(found)}", file=sys.stderr)
+        for line in render.messages(found):
+            print(f"paratree: {line}", file=sys.stderr)
     return DONE if found.passed else NOTHING
 
 

@@ -6,11 +6,14 @@ import json
 from typing import TYPE_CHECKING
 
 from paratree.core.errors import printable
-from paratree.render.json import SCHEMA, document
+from paratree.render.json import SCHEMA, document, plain
 from paratree.render.units import plural
 
 if TYPE_CHECKING:
     from paratree.verbs.check import Check
+
+
+_FIELDS = ("name", "fact", "count", "index", "bound", "found")
 
 
 def lines(found: Check, *, fingerprint: bool = False) -> list[str]:
@@ -40,6 +43,11 @@ def verdict(found: Check) -> str:
     return f"{printable(found.source)}: {', '.join(words)} ({plural(found.tensors, 'tensor')})"
 
 
+def messages(found: Check) -> list[str]:
+    """Return what to try, if something is known, and what came out."""
+    return [*([] if found.hint is None else [found.hint]), verdict(found)]
+
+
 def as_json(found: Check) -> str:
     """Return a JSON document, the failures a line each."""
     hashes = found.fingerprint
@@ -49,8 +57,13 @@ def as_json(found: Check) -> str:
         "passed": found.passed,
         "tensors": found.tensors,
         "rules": [option(rule) for rule in found.rules],
+        "numbers": {option(rule): number for rule, number in found.numbers.items()},
+        "hint": found.hint,
         "fingerprint": None if hashes is None else hashes.hash,
         "hashes": None if hashes is None else {name: one.hash for name, one in hashes.params.items()},
     }
-    rows = [{"rule": option(f.rule), "name": f.name, "fact": f.fact} for f in found.failures]
+    rows = [
+        {"rule": option(failure.rule)} | {field: plain(getattr(failure, field)) for field in _FIELDS}
+        for failure in found.failures
+    ]
     return document(fields, "failures", map(json.dumps, rows))

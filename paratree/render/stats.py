@@ -228,7 +228,8 @@ def as_json(found: Stats) -> str:
         "read": found.read,
         "hidden": dict(found.hidden),
         "findings": [
-            {"name": finding.name, "what": finding.what, "text": finding.text} for finding in found.findings
+            {field: plain(getattr(finding, field)) for field in ("name", "what", "text", "count", "index")}
+            for finding in found.findings
         ],
     }
     return document(fields, "rows", [json.dumps(plain(row)) for row in found.to_dicts()])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import dataclass
 from math import inf
 from typing import TYPE_CHECKING
@@ -12,12 +13,13 @@ from paratree.engine import check_workers
 from paratree.verbs import _rules
 from paratree.verbs import fingerprint as hashing
 from paratree.verbs._arguments import kinds_of, selector_of
+from paratree.verbs._same import differences, hint_of_differences, hint_of_hash
 from paratree.verbs._targets import has_range
 from paratree.verbs.reading import opened, selected
 from paratree.verbs.stats import stats
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
     from concurrent.futures import Executor
     from typing import Any
 
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
     from paratree.core.tree import ParamTree
     from paratree.engine import Progress
     from paratree.verbs._targets import Target
-    from paratree.verbs.fingerprint import Fingerprint, ParamFingerprint
+    from paratree.verbs.fingerprint import Fingerprint
     from paratree.verbs.stats import ParamStats, Stats
 
 NO_NAN, NO_INF, MAX_ABS, FINITE_IN = "no_nan", "no_inf", "max_abs", "finite_in"
@@ -42,11 +44,19 @@ class Failure:
         rule: the argument of :func:`check` that says the rule.
         name: the parameter, the first name of a tied group; ``None`` for the source as a whole.
         fact: what is so instead.
+        count: how many values are not as they should be, where that was counted.
+        index: of the first of them, where it is known.
+        bound: what the rule gives: a magnitude, the largest value of a dtype, a number of things.
+        found: what was found instead.
     """
 
     rule: str
     name: str | None
     fact: str
+    count: int | None = None
+    index: tuple[int, ...] | None = None
+    bound: float | None = None
+    found: float | None = None
 
     def __str__(self) -> str:
         name = self.rule if self.name is None else printable(self.name) or '""'
@@ -63,6 +73,8 @@ class Check:
         rules: the rules that were given.
         failures: where they do not hold, in the order of the rules and of the source.
         fingerprint: the content hashes, if a rule needed them.
+        numbers: of each rule that expects a number of things, how many there are.
+        hint: what to try where only what belongs to no model is not the same, or ``None``.
     """
 
     source: str
@@ -70,6 +82,8 @@ class Check:
     rules: tuple[str, ...]
     failures: tuple[Failure, ...]
     fingerprint: Fingerprint | None
+    numbers: Mapping[str, int]
+    hint: str | None = None
 
     @property
     def passed(self) -> bool:
@@ -82,7 +96,8 @@ class Check:
     def __repr__(self) -> str:
         number = len(self.failures)
         places = "1 place" if number == 1 else f"{number} places, the first"
-        words = "passed" if self.passed else f"failed at {places}: {self.failures[0]}"
+        hint = f"; {self.hint}" if self.hint else ""
+        words = "passed" if self.passed else f"failed at {places}: {self.failures[0]}{hint}"
         return f"<Check {printable(self.source)}: {words}>"
 
 
@@ -106,7 +121,8 @@ def check(
     """Check a source against rules; what cannot be read keeps no rule about values.
 
     Texts and other objects that belong to no model are left out. A source in which there is nothing to look
-    at fails, unless ``expect`` or ``expect_tensors`` is 0; only the fingerprint is the hash of nothing.
+    at, no value for a rule about values, fails, unless ``expect`` or ``expect_tensors`` is 0; only the
+    fingerprint is the hash of nothing.
 
     Args:
         source: a path, a live model, or a tree.
@@ -117,7 +133,8 @@ def check(
         finite_in: name of a dtype, as ``"float16"``: all values are finite once cast to it, to nearest even.
         expect: number of values of the parameters, a tied group counted once; of the kinds given, if any.
         expect_tensors: number of names, tied ones each.
-        same_as: a source with the same names, and for each the same dtype, shape and bytes.
+        same_as: a source with the same names, and for each the same dtype, shape and bytes. The state of an
+            optimizer counts, as for a fingerprint, unless ``kind`` is ``("parameter", "buffer")``.
         fingerprint: the hash that :func:`paratree.fingerprint` gives; ``True`` finds it only.
         select: only parameters that fit, as in :meth:`paratree.ParamTree.select`.
         kind: only these kinds; every kind by default, optimizer state included.
@@ -154,26 +171,36 @@ def check(
     select, kinds = selector_of(select), kinds_of(kind)
     may_be_empty = 0 in (size, names)
     failures: list[Failure] = []
-    hashes = None
-    with opened(source) as tree:
+    hashes = hint = None
+    with ExitStack() as stack:
+        tree = stack.enter_context(opened(source))
         chosen = selected(tree, select, kinds)
         if _OF_VALUES & set(rules):
             table = stats(chosen, kind=KINDS, histogram=False, **how)
             seen = [row for row in table if row.kind != OTHER or row.problem is None]
             failures += _of_values(table, seen, rules, bound, target, every_kind=kinds is not None)
-            if not seen and not may_be_empty:
+            if not may_be_empty and not any(row.size or row.problem for row in seen):
                 failures += [Failure(rule, None, _NOTHING) for rule in rules if rule in _OF_VALUES]
-        failures += _of_numbers(chosen, size, names, kinds)
+        numbers, unknown = _numbers(chosen, kinds)
+        failures += _of_numbers(numbers, unknown, {EXPECT: size, EXPECT_TENSORS: names})
         if {SAME_AS, FINGERPRINT} & set(rules):
             hashes = hashing.fingerprint(chosen, **how)
-    if hashes is not None and same_as is not None:
-        other = hashing.fingerprint(same_as, select=select, kind=kinds, **how)
-        failures += _differences(hashes, other)
-        if not (hashes.params or hashes.problems or other.params or other.problems or may_be_empty):
-            failures.append(Failure(SAME_AS, None, _NOTHING))
+        if hashes is not None and same_as is not None:
+            second = selected(stack.enter_context(opened(same_as)), select, kinds)
+            other = hashing.fingerprint(second, **how)
+            differing = dict(differences(chosen, hashes, second, other))
+            failures += [Failure(SAME_AS, name, fact) for name, fact in differing.items()]
+            hint = hint_of_differences(differing, chosen, second)
+            if not (hashes.params or hashes.problems or other.params or other.problems or may_be_empty):
+                failures.append(Failure(SAME_AS, None, _NOTHING))
     if hashes is not None and expected is not False:
-        failures += _of_fingerprint(hashes, expected, same_as is not None)
-    return Check(tree.source, len(chosen), rules, tuple(failures), hashes)
+        unlike = [*_of_fingerprint(hashes, expected, same_as is not None)]
+        failures += unlike
+        if unlike and isinstance(expected, str):
+            hint = hint or hint_of_hash(chosen, hashes, expected)
+    known = numbers if not unknown else {EXPECT_TENSORS: numbers[EXPECT_TENSORS]}
+    counted = {rule: known[rule] for rule in rules if rule in known}
+    return Check(tree.source, len(chosen), rules, tuple(failures), hashes, counted, hint)
 
 
 def _of_values(
@@ -185,7 +212,7 @@ def _of_values(
     *,
     every_kind: bool,
 ) -> Iterator[Failure]:
-    found = {(finding.name, finding.what): finding.text for finding in table.findings}
+    found = {(finding.name, finding.what): finding for finding in table.findings}
     for row in seen:
         if row.tied_with is not None:
             continue
@@ -194,8 +221,9 @@ def _of_values(
             continue
         ranged = has_range(row, every_kind=every_kind)
         for what, rule in (("nan", NO_NAN), ("inf", NO_INF)):
-            if (text := found.get((row.name, what))) and (rule in rules or (ranged and target is not None)):
-                yield Failure(rule if rule in rules else FINITE_IN, row.name, text)
+            if (bad := found.get((row.name, what))) and (rule in rules or (ranged and target is not None)):
+                rule = rule if rule in rules else FINITE_IN
+                yield Failure(rule, row.name, bad.text, count=bad.count, index=bad.index)
         if ranged:
             yield from _of_range(row, max_abs, target)
 
@@ -203,24 +231,33 @@ def _of_values(
 def _of_range(row: ParamStats, max_abs: float | None, target: Target | None) -> Iterator[Failure]:
     largest = inf if row.inf else row.absmax
     if max_abs is not None and largest is not None and largest > max_abs:
-        yield Failure(MAX_ABS, row.name, f"its largest magnitude is {largest:.9g}, above {max_abs:.9g}")
+        fact = f"its largest magnitude is {largest:.9g}, above {max_abs:.9g}"
+        yield Failure(MAX_ABS, row.name, fact, bound=max_abs, found=largest)
     if target is not None and row.absmax is not None and row.absmax >= target.overflow:
         fact = f"its largest magnitude, {row.absmax:.9g}, overflows {target.dtype}: that ends at"
-        yield Failure(FINITE_IN, row.name, f"{fact} {target.largest:.9g}")
+        fact = f"{fact} {target.largest:.9g}"
+        yield Failure(FINITE_IN, row.name, fact, bound=target.largest, found=row.absmax)
+
+
+def _numbers(tree: ParamTree, kinds: Iterable[str] | None) -> tuple[dict[str, int], int]:
+    """Return how many values and names there are, and of how many parameters the size is not known."""
+    counted = {PARAMETER} if kinds is None else set(kinds)
+    totals = [total for name, total in tree.totals.items() if name in counted]
+    size, unknown = sum(total.size for total in totals), sum(total.unknown for total in totals)
+    return {EXPECT: size, EXPECT_TENSORS: len(tree)}, unknown
 
 
 def _of_numbers(
-    tree: ParamTree, expect: int | None, expect_tensors: int | None, kind: str | Iterable[str] | None
+    numbers: Mapping[str, int], unknown: int, expected: Mapping[str, int | None]
 ) -> Iterator[Failure]:
-    kinds = {PARAMETER} if kind is None else {kind} if isinstance(kind, str) else set(kind)
-    totals = [total for name, total in tree.totals.items() if name in kinds]
-    size, unknown = sum(total.size for total in totals), sum(total.unknown for total in totals)
-    if expect is not None and unknown:
-        yield Failure(EXPECT, None, f"{unknown} parameters are of unknown size")
-    elif expect is not None and size != expect:
-        yield Failure(EXPECT, None, f"there are {size} parameters, not {expect}")
-    if expect_tensors is not None and len(tree) != expect_tensors:
-        yield Failure(EXPECT_TENSORS, None, f"there are {len(tree)} tensors, not {expect_tensors}")
+    for rule, noun in ((EXPECT, "parameters"), (EXPECT_TENSORS, "tensors")):
+        number, wanted = numbers[rule], expected[rule]
+        if wanted is not None and rule == EXPECT and unknown:
+            fact = f"{unknown} parameters are of unknown size"
+            yield Failure(rule, None, fact, count=unknown, bound=wanted)
+        elif wanted is not None and number != wanted:
+            fact = f"there are {number} {noun}, not {wanted}"
+            yield Failure(rule, None, fact, bound=wanted, found=number)
 
 
 def _of_fingerprint(found: Fingerprint, expected: str | bool, unread_is_told: bool) -> Iterator[Failure]:
@@ -229,30 +266,3 @@ def _of_fingerprint(found: Fingerprint, expected: str | bool, unread_is_told: bo
             yield Failure(FINGERPRINT, name, f"not read: {problem}")
     if isinstance(expected, str) and found.hash not in (None, expected):
         yield Failure(FINGERPRINT, None, f"it is {found.hash}, not {expected}")
-
-
-def _differences(found: Fingerprint, other: Fingerprint) -> Iterator[Failure]:
-    if found == other:
-        return
-    there = printable(other.source)
-    mine, theirs = {**found.params, **found.problems}, {**other.params, **other.problems}
-    for name in dict.fromkeys([*mine, *theirs]):
-        if (problem := found.problems.get(name) or other.problems.get(name)) is not None:
-            yield Failure(SAME_AS, name, f"not read: {problem}")
-        elif name not in theirs:
-            yield Failure(SAME_AS, name, f"not in {there}")
-        elif name not in mine:
-            yield Failure(SAME_AS, name, f"only in {there}")
-        elif found.params[name].hash != other.params[name].hash:
-            yield Failure(SAME_AS, name, _difference(found.params[name], other.params[name], there))
-
-
-def _difference(one: ParamFingerprint, other: ParamFingerprint, there: str) -> str:
-    if (one.dtype, one.shape) != (other.dtype, other.shape):
-        return f"{one.dtype} {list(one.shape)}, and {other.dtype} {list(other.shape)} in {there}"
-    if len(one.chunks) == 1:
-        return f"other values than in {there}"
-    pairs = enumerate(zip(one.chunks, other.chunks, strict=True))
-    start = next(i for i, (mine, theirs) in pairs if mine != theirs) * hashing.CHUNK
-    stop = min(start + hashing.CHUNK, one.nbytes)
-    return f"other values than in {there}, the first between byte {start} and byte {stop} of its values"

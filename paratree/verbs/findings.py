@@ -51,11 +51,15 @@ class Finding:
         what: ``"nan"``, ``"inf"``, ``"constant"``, ``"dead"``, ``"alike"``, ``"copy"``, ``"siblings"``,
             ``"outlier"``, ``"subnormal"``, ``"variance"``, ``"range"`` or ``"unread"``.
         text: what it is, with the evidence.
+        count: of ``"nan"`` and ``"inf"``, how many values are so.
+        index: of these, where the first is, if it is known.
     """
 
     name: str
     what: str
     text: str
+    count: int | None = None
+    index: tuple[int, ...] | None = None
 
 
 def findings(
@@ -103,7 +107,7 @@ def _not_finite(tree: ParamTree, rows: Iterable[ParamStats]) -> Iterator[Finding
             if count:
                 place = first.get((row.name, what))
                 at = "" if place is None else f", the first at {spelled(place)}"
-                yield Finding(row.name, what, f"{count} of {row.size} values are {words}{at}")
+                yield Finding(row.name, what, f"{count} of {row.size} values are {words}{at}", count, place)
 
 
 def _is_mask(row: ParamStats) -> bool:

@@ -96,7 +96,9 @@ def fingerprint(
     r"""Hash the content of every parameter: the same for a live model and for any file of it.
 
     Neither the container counts, nor the order of the names, nor which of them are tied, nor what stands
-    beside the parameters. What is hashed, so that others can compute it:
+    beside the parameters as plain values. The state of an optimizer in a file does count, which a live model
+    has not: with ``kind=("parameter", "buffer")`` on both sides it does not. What is hashed, so that others
+    can compute it:
 
     1. The bytes of a parameter are its values in row-major order, little-endian; a complex value is its real
        part and its imaginary part; a value narrower than a byte is the low bits of a byte whose others are
@@ -112,7 +114,7 @@ def fingerprint(
     Args:
         source: a path, a tree or a subtree of one, or a live model.
         select: only parameters that fit, as in :meth:`paratree.ParamTree.select`.
-        kind: only these kinds, as ``"parameter"``.
+        kind: only these kinds, as ``"parameter"``; every kind by default, optimizer state included.
         threads: number of threads; as many as the process may use by default.
         executor: where to run instead of threads of our own.
         progress: called with the bytes that are done and the bytes of all.
@@ -139,7 +141,7 @@ def fingerprint(
     reasons = {name: unread[first] for name, first in found.first.items() if first in unread}
     skipped = tuple(name for name in reasons if chosen[name].kind == OTHER)
     problems = {name: reason for name, reason in reasons.items() if name not in skipped}
-    whole = None if problems else _hash_of_source(params)
+    whole = None if problems else hash_of_source(params)
     return Fingerprint(tree.source, tree.format, whole, params, problems, skipped)
 
 
@@ -240,7 +242,8 @@ def _of_param(param: Param, size: int, chunks: list[bytes]) -> ParamFingerprint:
     return ParamFingerprint(shape, param.dtype, size, hasher.hexdigest(), tuple(c.hex() for c in chunks))
 
 
-def _hash_of_source(params: Mapping[str, ParamFingerprint]) -> str:
+def hash_of_source(params: Mapping[str, ParamFingerprint]) -> str:
+    """Return the hash of a source from those of its parameters."""
     from blake3 import blake3
 
     hasher = blake3(derive_key_context=_SOURCE)

@@ -72,7 +72,7 @@ def test_max_abs():
         ("max_abs", "w", "its largest magnitude is inf, above 4")
     ]
     assert facts(tree_of(steps=np.array([10**6])), max_abs=4.0) == []
-    assert facts(tree_of(w=np.zeros((0, 3))), max_abs=0.0, no_nan=True, finite_in="fp16") == []
+    assert facts(tree_of(w=np.zeros((0, 3)), v=W), max_abs=4.0, no_nan=True, finite_in="fp16") == []
 
 
 @pytest.mark.parametrize(
@@ -155,6 +155,7 @@ def test_a_size_that_is_not_known():
 
     tree = tree_of(w=Lazy())
     assert facts(tree, expect=3) == [("expect", None, "1 parameters are of unknown size")]
+    assert pt.check(tree, expect=3, expect_tensors=1).numbers == {"expect_tensors": 1}
     assert facts(tree, no_inf=True, max_abs=1) == [("no_inf", "w", "not read: not initialised")]
     assert facts(tree, fingerprint=True) == [("fingerprint", "w", "not read: not initialised")]
     assert facts(tree, same_as=tree_of(w=W)) == [("same_as", "w", "not read: not initialised")]
@@ -174,6 +175,72 @@ def test_same_as():
     ]
     assert facts(mine, same_as=other, select="same") == []
     assert facts(mine, same_as=mine) == []
+
+
+def test_other_bits_of_equal_values():
+    minus, payload = W.copy(), W.copy()
+    minus[0, 2] = -0.0
+    assert facts(tree_of(w=minus, v=W), same_as=tree_of(w=W, v=W)) == [
+        ("same_as", "w", "other bits than in memory, equal values")
+    ]
+    payload.view(np.uint32)[0, 0] = 0x7FC00001
+    assert facts(tree_of(w=payload), same_as=with_nan_at_first()) == [
+        ("same_as", "w", "other bits than in memory, equal values")
+    ]
+    payload[1, 2] = 7
+    assert facts(tree_of(w=payload), same_as=with_nan_at_first()) == [
+        ("same_as", "w", "other values than in memory")
+    ]
+
+
+def with_nan_at_first():
+    changed = W.copy()
+    changed[0, 0] = np.nan
+    return tree_of(w=changed)
+
+
+def test_blocks_that_cannot_be_decoded_have_other_bytes():
+    class Stored(Held):
+        problem = None
+
+        def __init__(self, byte):
+            self.blocks, self.shape, self.dtype = Held(np.full(18, byte, np.uint8)), (32,), "q4_0"
+            self.storage = None
+
+        def read(self, index=...):
+            raise pt.MissingPackageError("w: decoding needs: pip install 'paratree[gguf]'")
+
+    assert facts(tree_of(w=Stored(1)), same_as=tree_of(w=Stored(2))) == [
+        ("same_as", "w", "other bytes than in memory")
+    ]
+
+
+def test_what_differs_in_the_state_of_an_optimizer_only():
+    model, trained = tree_of(w=W), tree_of({"w": W, "adam.step": np.array(3)}, source="trained.pt")
+    for mine, other, fact in ((model, trained, "only in trained.pt"), (trained, model, "not in memory")):
+        found = pt.check(mine, same_as=other)
+        assert [(failure.name, failure.fact) for failure in found.failures] == [("adam.step", fact)]
+        assert "--kind parameter --kind buffer" in found.hint
+        assert repr(found).endswith(found.hint + ">")
+        assert pt.check(mine, same_as=other, kind=["parameter", "buffer"])
+    assert "--kind parameter --kind buffer" in pt.check(trained, fingerprint=pt.fingerprint(model).hash).hint
+    for other in (tree_of({"w": -W, "adam.step": np.array(4)}), tree_of({"w": W, "adam.step": np.array(3)})):
+        assert pt.check(trained, same_as=other).hint is None
+        assert pt.check(trained, same_as=other, fingerprint="0" * 64).hint is None
+
+
+def test_failures_carry_their_numbers():
+    def numbers(tree, **rules):
+        return [(f.rule, f.count, f.index, f.bound, f.found) for f in pt.check(tree, **rules).failures]
+
+    assert numbers(with_value(np.nan), no_nan=True) == [("no_nan", 1, (1, 2), None, None)]
+    assert numbers(with_value(np.inf), finite_in="fp16") == [("finite_in", 1, (1, 2), None, None)]
+    assert numbers(with_value(7e4), finite_in="fp16") == [("finite_in", None, None, 65504, 7e4)]
+    assert numbers(tree_of(w=W), max_abs=3.5) == [("max_abs", None, None, 3.5, 4)]
+    assert numbers(tree_of(w=W), expect=8) == [("expect", None, None, 8, 6)]
+    assert numbers(tree_of(w=W), expect_tensors=8) == [("expect_tensors", None, None, 8, 1)]
+    passed = pt.check(tree_of(w=W), expect=6, expect_tensors=1, no_nan=True)
+    assert (passed.passed, passed.numbers) == (True, {"expect": 6, "expect_tensors": 1})
 
 
 def test_same_as_says_where_in_a_large_one(monkeypatch):
@@ -271,6 +338,8 @@ def test_nothing_to_look_at_does_not_pass(rule):
     assert facts(tree_of(), **rule) == [(name, None, fact)]
     assert facts(tree_of(), select="x", **rule) == [(name, None, fact)]
     assert facts(tree_of(), same_as=tree_of(), **rule) == [(name, None, fact), ("same_as", None, fact)]
+    assert facts(tree_of(w=np.zeros((0, 3))), **rule) == [(name, None, fact)]
+    assert facts(tree_of(w=np.zeros((0, 3))), **rule, expect=0) == []
     assert facts(tree_of(), **rule, expect=0) == []
     assert facts(tree_of(), **rule, same_as=tree_of(), expect_tensors=0) == []
 
