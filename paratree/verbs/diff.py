@@ -106,9 +106,7 @@ def diff(
         names = match(first, second, rename=rename, strip=strip)
         chosen = _chosen(first, second, names, select, kinds)
         model = _model(first, second, initial is not None)
-        turned = are_turned((first[name], second[other]) for name, other in names.pairs)
-        if turned is None and model is not None:
-            turned = True
+        turned = _turned(first, second, names, model)
         how = _How(tolerance, model == "a", turned)
         made = _compared(first, second, chosen.pairs, how, options)
         made = _in_order([*made, *_unpaired(first, second, chosen, model)], first)
@@ -141,6 +139,14 @@ def _model(a: ParamTree, b: ParamTree, has_initial: bool) -> str | None:
     if live[0] != live[1]:
         return "a" if live[0] else "b"
     return "a" if has_initial else None
+
+
+def _turned(a: ParamTree, b: ParamTree, names: Match, model: str | None) -> bool | None:
+    """Tell whether kernels have their axes in another order than weights; in Flax's models they have."""
+    found = are_turned((a[name], b[other]) for name, other in names.pairs)
+    if model is None:
+        return found
+    return True if found is None else found or (a if model == "a" else b).immutable
 
 
 # What is compared

@@ -193,9 +193,11 @@ def test_a_square_kernel_that_was_loaded_as_it_lies_is_not_called_loaded(torch, 
     torch.save({"0.weight": torch.from_numpy(w), "1.weight": torch.from_numpy(v[:3])}, tmp_path / "net.pt")
     net = {"params": {"a": {"kernel": jnp.asarray(w)}, "b": {"kernel": jnp.asarray(v[:3].T)}}}
     names = {"a.kernel": "0.weight", "b.kernel": "1.weight"}
-    for alone in (False, True):
-        if alone:
+    for other in (v[:3].T, v[:3], None):
+        if other is None:
             del net["params"]["b"], names["b.kernel"]
+        else:
+            net["params"]["b"]["kernel"] = jnp.asarray(other)
         found = pt.diff(net, tmp_path / "net.pt", rename=names)
         row = found.rows[0]
         assert (row.found, row.axes, found.same) == ("holds the transpose", (1, 0), False)
