@@ -34,6 +34,7 @@ _LONGEST_CELL = 40
 _LEAST_SUFFIXES = 12
 _ANSWER = re.compile(r"(?:(yes|no)\b[,:;]? ?)?(.*)", re.DOTALL)  # in a fact: "no", "yes; but", "hard links"
 _LEAST_NAME, _SHARE_OF_NAME = 22, 0.45
+_SEGMENT = re.compile("[^./]*")
 _BRACES = re.compile(r"\{[^{}]*\}|\*\*$")
 _STYLES = {"dtype": Style(color="green"), "tied": Style(color="magenta")}
 _POORER = (  # what is given up first when the terminal is narrow: column, and what it becomes
@@ -181,13 +182,46 @@ def told_apart(names: Sequence[str], width: int) -> list[str]:
     """
     first, last = min(names), max(names)
     start = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(first))
-    cut = []
-    for name in names:
-        dot = max(name.rfind("."), name.rfind("/"))
-        tail = "…" + name[dot:] if dot > start else ""
-        cut.append("…" + set_cell_size(name[start:], max(width - 1 - cell_len(tail), 0)).rstrip() + tail)
-    fits = all(cell_len(text) <= width for text in cut) and len(set(cut)) == len(set(names))
-    return cut if fits else [""] * len(cut)
+    while start and first[start - 1].isdigit():  # a number stays whole
+        start -= 1
+    rests = [name[start:] for name in names]
+    least = max(cell_len(_SEGMENT.match(rest).group()) for rest in rests)  # type: ignore[union-attr]
+    for tails in (map(_last, rests), (rest[-max(width - least - 2, 1) :] for rest in rests)):
+        cut = [_without_middle(rest, tail, width) for rest, tail in zip(rests, tails, strict=True)]
+        if all(cell_len(text) <= width for text in cut) and len(set(cut)) == len(set(names)):
+            return cut
+    return [""] * len(names)
+
+
+def _last(name: str) -> str:
+    """Return the last segment of a name with what separates it, if there is one before it."""
+    dot = max(name.rfind("."), name.rfind("/"))
+    return name[dot:] if dot > 0 else ""
+
+
+def _without_middle(rest: str, tail: str, width: int) -> str:
+    if cell_len(rest) < width:
+        return "…" + rest
+    end = "…" + tail if tail else ""
+    return "…" + set_cell_size(rest, max(width - 1 - cell_len(end), 0)).rstrip() + end
+
+
+def all_shortened(names: Sequence[str], width: int) -> list[str]:
+    """Cut the middle of names out that are too wide, and otherwise where they would be cut alike.
+
+    >>> all_shortened(["encoder.layer.0.attention.query", "encoder.layer.1.attention.query", "head"], 18)
+    ['…0.attention.query', '…1.attention.query', 'head']
+    """
+    cut = [shortened(name, width) for name in names]
+    alike: dict[str, list[int]] = {}
+    for i, text in enumerate(cut):
+        alike.setdefault(text, []).append(i)
+    for places in alike.values():
+        own = [names[i] for i in places]
+        if len(set(own)) > 1:
+            for i, text in zip(places, told_apart(own, width), strict=True):
+                cut[i] = text or cut[i]
+    return cut
 
 
 def _times(row: Row) -> str:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.console import Console
 
-from paratree.render.terminal import formats, shortened, table, told_apart
+from paratree.render.terminal import all_shortened, formats, shortened, table, told_apart
 from paratree.verbs.formats import FormatFacts
 from paratree.verbs.formats import formats as known
 from paratree.verbs.show import show
@@ -183,3 +183,13 @@ def test_a_format_in_the_table():
         "Other format  a folder      yes   yes   no      -",
         "              a part · ties: hard links",
     ]
+
+
+@pytest.mark.parametrize("width", [24, 30, 36])
+def test_all_names_cut_to_a_width_are_told_apart(width):
+    names = [f"model.transformer.layers.{i}.attention.query_key_value_projection" for i in range(12)]
+    cut = all_shortened(names, width)
+    assert len(set(cut)) == 12
+    assert all(len(text) <= width for text in cut)
+    assert [re.findall("[0-9]+", text) for text in cut] == [[str(i)] for i in range(12)]
+    assert all_shortened(["a", "a", "b"], width) == ["a", "a", "b"]

@@ -539,3 +539,13 @@ def test_a_name_of_nothing_and_long_integers():
     assert '""' in found._repr_html_().replace("&quot;", '"')
     row = found.to_dicts()[1]
     assert (row["min"], row["max"]) == (-float(most), float(most))
+
+
+def test_the_number_of_a_layer_is_not_cut_out_of_its_name():
+    from rich.console import Console
+
+    names = [f"bert.encoder.layers.{i}.attention.self.query_key_value_projection" for i in range(12)]
+    console = Console(width=80, file=__import__("io").StringIO(), color_system=None)
+    console.print(pt.stats(_tree(**{f"{name}.weight": np.ones(3) for name in names})).by("layer"))
+    shown = [line.split()[0] for line in console.file.getvalue().splitlines() if "projection" in line]
+    assert len(set(shown)) == 12
