@@ -80,9 +80,12 @@ def diff(
     A pair of two dtypes is "equal after cast" if the cast from the first to the second (from the file to the
     model that was loaded) gives the values of the other; a value that overflows in it is a change.
 
+    A ``kernel`` beside a ``weight`` is compared with its axes turned: always in a model whose framework has
+    them so, and of two files if the shapes of one such pair, or the formats, tell it.
+
     Returns:
         A row for each parameter. Of a model and a file, in either order, also what the model holds where it
-        does not hold the file's value, and how to mend it.
+        does not hold the file's value, and how to mend it; of a tied parameter one name is enough.
 
     Raises:
         NoSuchParamError: nothing fits ``select`` and ``kind``, or a name to rename is not there.
@@ -141,11 +144,18 @@ def _model(a: ParamTree, b: ParamTree, has_initial: bool) -> str | None:
     return "a" if has_initial else None
 
 
+_TURNED = ({"Flax", "PyTorch"}, {"Orbax", "PyTorch"})
+
+
 def _turned(a: ParamTree, b: ParamTree, names: Match, model: str | None) -> bool | None:
-    """Tell whether kernels have their axes in another order than weights; in Flax's models they have."""
+    """Tell whether kernels have their axes in another order than weights; in Flax's models they have.
+
+    Of two files their shapes tell, or that one is of Flax or Orbax and the other of PyTorch.
+    """
     found = are_turned((a[name], b[other]) for name, other in names.pairs)
     if model is None:
-        return found
+        makers = {tree.format.split(" ")[0] for tree in (a, b)}
+        return True if found is None and makers in _TURNED else found
     return True if found is None else found or (a if model == "a" else b).immutable
 
 

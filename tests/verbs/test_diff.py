@@ -123,6 +123,14 @@ def test_a_square_kernel_lies_as_the_others_do(turned):
     assert (row.status, row.transposed) == (("bit-equal", None) if turned else ("different", (0, 1)))
 
 
+@pytest.mark.parametrize(("format", "same"), [("Flax msgpack", False), ("safetensors", True)])
+def test_a_square_kernel_of_a_format_of_flax_is_turned(format, same):
+    square = np.random.default_rng(0).random((4, 4))
+    a = tree_of(**{"a.weight": square}, format="PyTorch zip")
+    found = pt.diff(a, tree_of(**{"a.kernel": square}, format=format), rename={"a.weight": "a.kernel"})
+    assert (found.same, found.rows[0].transposed) == (same, None if same else (0, 1))
+
+
 def test_kernels_that_all_lie_in_order_are_compared_so():
     square, other = np.random.default_rng(0).random((2, 4, 4))
     a = tree_of(**{"a.weight": square, "b.weight": other[:3]})
