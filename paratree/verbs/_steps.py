@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 _STEPS = 1 << 16
 _FEWEST = 64  # bins from the lowest quantile to the highest, or widths of the widest, that are fine enough
-_COUNTED = 1 << 18  # values whose places are held at once
+_COUNTED = 1 << 17  # values whose places are held at once, in the cache
 
 
 class Coarse(NamedTuple):
@@ -113,9 +113,12 @@ def _count(values: Values, found: Coarse) -> Values:
     for start in range(0, values.size, _COUNTED):
         part = values[start : start + _COUNTED]
         with np.errstate(invalid="ignore"):
-            part = part[(part >= found.low) & (part <= found.high)].astype(np.float64)
-        places = ((part - found.low) * scale).astype(np.intp)
-        counts += np.bincount(np.minimum(places, _STEPS - 1), minlength=_STEPS)
+            within = (part >= found.low) & (part <= found.high)
+        places = (part if within.all() else part[within]).astype(np.float64)
+        places -= found.low
+        places *= scale
+        np.minimum(places, _STEPS - 1, out=places)
+        counts += np.bincount(places.astype(np.intp), minlength=_STEPS)
     return counts
 
 
