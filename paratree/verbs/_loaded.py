@@ -67,10 +67,11 @@ def explained(
         elif row.status == DIFFERENT and name is not None and other is not None:
             suspects[number] = _Suspect(name, sides.model[name], other, sides.file[other])
     owners = Owners(sides.file, [suspect.held for suspect in suspects.values()])
+    strays = _Strays(sides)
     repairs = _Repairs(sides, _equal_names(rows, sides, model_is_first=model_is_first))
     made = list(rows)
     for number, suspect in suspects.items():
-        made[number] = _explained(rows[number], suspect, sides, owners, repairs)
+        made[number] = _explained(rows[number], suspect, sides.initial, owners, strays, repairs)
     of_file = "b" if model_is_first else "a"
     return made, tuple(repairs.tied(tie) if tie.tied_in == of_file else tie for tie in ties)
 
@@ -82,7 +83,12 @@ def _equal_names(rows: Iterable[Difference], sides: Sides, *, model_is_first: bo
 
 
 def _explained(
-    row: Difference, suspect: _Suspect, sides: Sides, owners: Owners, repairs: _Repairs
+    row: Difference,
+    suspect: _Suspect,
+    initial: ParamTree | None,
+    owners: Owners,
+    strays: _Strays,
+    repairs: _Repairs,
 ) -> Difference:
     """Say what a parameter of the model holds."""
     if suspect.wanted is not None and (others := repairs.parted(suspect)):
@@ -91,14 +97,14 @@ def _explained(
                        repair=repairs.untie(suspect))  # fmt: skip
     owner = owners.of(suspect.held, (suspect.other or "",))
     if suspect.wanted is None:
-        owner = owner or _under_a_longer_name(suspect, sides)
-        return replace(row, found=_held(owner) or _at_initial_value(suspect, sides.initial))
-    found = _at_initial_value(suspect, sides.initial) or _held(owner)
+        owner = owner or strays.of(suspect.held)
+        return replace(row, found=_held(owner) or _at_initial_value(suspect, initial))
+    found = _at_initial_value(suspect, initial) or _held(owner)
     if found is None and row.transposed is not None:
         return replace(row, found=TRANSPOSE, repair=repairs.update(suspect))
     if found is None and (constant := _constant(suspect.held)) is not None:
         found = f"{constant}; the file's is not"
-    if found is None and sides.initial is None:
+    if found is None and initial is None:
         return row
     return replace(row, found=found, repair=repairs.tie(suspect) or repairs.update(suspect))
 
@@ -107,15 +113,39 @@ def _held(owner: str | None) -> str | None:
     return None if owner is None else f"holds {printable(owner)} of the file"
 
 
-def _under_a_longer_name(suspect: _Suspect, sides: Sides) -> str | None:
-    """Return the name in the file of the same value, if one of the two names ends in the other."""
-    ours = f".{suspect.held.name}".replace("/", ".")
-    for name, param in sides.file.items():
-        theirs = f".{name}".replace("/", ".")
-        is_one = name not in sides.name_of and (theirs.endswith(ours) or ours.endswith(theirs))
-        if is_one and param.shape == suspect.held.shape and _is_cast_of(suspect.held, param):
-            return name
-    return None
+class _Strays:
+    """Finds a parameter that the model lacks, of whose name and a given one the one ends in the other."""
+
+    def __init__(self, sides: Sides) -> None:
+        self._file = sides.file
+        self._whole: dict[str, str] = {}
+        self._ending: dict[str, list[str]] = {}
+        for name in sides.file:
+            if name not in sides.name_of:
+                whole, *tails = _tails(name)
+                self._whole[whole] = name
+                for tail in tails:
+                    self._ending.setdefault(tail, []).append(name)
+
+    def of(self, held: Param) -> str | None:
+        """Return the name in the file of the value that a parameter of the model holds."""
+        whole, *tails = _tails(held.name)
+        names = [*self._ending.get(whole, ()), *(self._whole[tail] for tail in tails if tail in self._whole)]
+        return next((name for name in names if self._has(name, held)), None)
+
+    def _has(self, name: str, held: Param) -> bool:
+        param = self._file[name]
+        return isinstance(param, Param) and param.shape == held.shape and _is_cast_of(held, param)
+
+
+def _tails(name: str) -> list[str]:
+    """Return a name, and what it ends in.
+
+    >>> _tails("net/0.weight")
+    ['net.0.weight', '0.weight', 'weight']
+    """
+    segments = name.replace("/", ".").split(".")
+    return [".".join(segments[start:]) for start in range(len(segments))]
 
 
 def _is_cast_of(held: Param, param: Param) -> bool:
