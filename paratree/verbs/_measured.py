@@ -117,7 +117,8 @@ def _magnitudes(values: Values) -> tuple[Values, tuple[int, int, int]]:
     """Return the absolute values of finite complex numbers, and how many have a NaN or else an infinity."""
     nan = np.isnan(values)
     infinite = np.isinf(values) & ~nan
-    magnitudes = np.abs(values[~nan & ~infinite].astype(np.complex128))
+    with np.errstate(over="ignore"):  # NumPy before 2 warns
+        magnitudes = np.abs(values[~nan & ~infinite].astype(np.complex128))
     return magnitudes, (int(nan.sum()), int(infinite.sum()), 0)
 
 
