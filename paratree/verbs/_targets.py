@@ -112,7 +112,8 @@ def _counted_beyond(row: ParamStats, target: Target) -> int | None:
 
 def _read_beyond(tree: ParamTree, names: list[str], target: Target) -> dict[str, int]:
     def count(_: Block, values: Values) -> int:
-        magnitudes = np.abs(values.astype(np.complex128 if values.dtype.kind == "c" else np.float64))
+        with np.errstate(over="ignore"):
+            magnitudes = np.abs(values.astype(np.complex128 if values.dtype.kind == "c" else np.float64))
         return int(np.count_nonzero((magnitudes >= target.overflow) & (magnitudes < inf)))
 
     counts = dict.fromkeys(names, 0)
