@@ -11,6 +11,7 @@ import os
 import re
 import secrets
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from paratree.core.errors import MismatchError, ParatreeError, UnsupportedError, printable
@@ -21,7 +22,7 @@ from paratree.files.output import Output
 from paratree.files.shards import shards_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from paratree.core.plugin import Format
 
@@ -97,25 +98,24 @@ def write_shards(
         force: whether an index that is there may be replaced.
     """
     suffix = next(s for s in writer.SUFFIXES if path.endswith(s))
+    path = str(Path(path))
     stem, index = path.removesuffix(suffix), path + INDEX
-    old = _old_shards(index)
+    old = _named(index, stem, suffix)
     names = _names(stem, suffix, len(parts))
     made: list[str] = []
     notes: dict[str, None] = {}
     try:
-        for part, name in zip(parts, names, strict=True):
-            with replacing(name) as file:
-                notes |= dict.fromkeys(writer.save(part, Output(file, written)))
-            made.append(name)
         with replacing(index, force=force) as file:
+            for part, name in zip(parts, names, strict=True):
+                with replacing(name) as shard:
+                    notes |= dict.fromkeys(writer.save(part, Output(shard, written)))
+                made.append(name)
             file.write(_index(parts, names))
     except BaseException:
-        for name in made:
-            os.unlink(name)  # noqa: PTH108
+        if not _named(index, stem, suffix) & set(names):  # an interrupt may come when the index is there
+            _remove(made)
         raise
-    for name in old - set(names):
-        with suppress(OSError):
-            os.unlink(name)  # noqa: PTH108
+    _remove(old)
     return [*names, index], list(notes)
 
 
@@ -128,24 +128,31 @@ def _names(stem: str, suffix: str, count: int) -> list[str]:
     return names
 
 
-def _old_shards(index: str) -> set[str]:
-    """Return the shards of the checkpoint that will be replaced, those in its own folder."""
-    if not os.path.isfile(index):  # noqa: PTH113
+def _named(index: str, stem: str, suffix: str) -> set[str]:
+    """Return the shards that an index names, if it is there; only such as ``_names`` makes: it may lie."""
+    if not Path(index).is_file():
         return set()
-    folder = os.path.dirname(os.path.realpath(index))  # noqa: PTH120
     file = LocalFile(index)
     try:
-        named = {name for shards in shards_of(file).values() for name in shards}
+        found = {name for shards in shards_of(file).values() for name in shards}
     except ParatreeError:
         return set()
     finally:
         file.close()
-    return {os.path.join(folder, name) for name in named if os.path.basename(name) == name}  # noqa: PTH118, PTH119
+    folder, name = Path(stem).parent, re.escape(Path(stem).name)
+    ours = re.compile(rf"{name}(-[0-9a-f]{{8}})?-[0-9]{{5}}-of-[0-9]{{5}}{re.escape(suffix)}")
+    return {str(folder / shard) for shard in found if ours.fullmatch(shard)}
+
+
+def _remove(paths: Iterable[str]) -> None:
+    for path in paths:
+        with suppress(OSError):
+            Path(path).unlink()
 
 
 def _index(parts: Sequence[ParamTree], names: Sequence[str]) -> bytes:
     weight_map = {
-        name: os.path.basename(file)  # noqa: PTH119
+        name: Path(file).name
         for part, file in zip(parts, names, strict=True)
         for name in part
         if min(part.tied_with(name)) == name

@@ -91,7 +91,7 @@ def save(
             many bytes of values, and an index as Hugging Face has it; a larger parameter takes one by itself.
         force: whether a file that is there may be replaced.
         verify: read the file again, before it takes its place, and compare its fingerprint with that of the
-            source.
+            source; one in shards is read when it is complete.
         progress: called with the bytes that are done and the bytes of all.
 
     Returns:

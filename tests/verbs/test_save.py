@@ -581,6 +581,45 @@ def test_an_error_in_a_shard_leaves_the_old_checkpoint(tmp_path, monkeypatch):
     assert pt.diff(tmp_path / "m.safetensors.index.json", old).same
 
 
+def test_an_index_cannot_have_other_files_removed(tmp_path):
+    tree = tree_of({f"w{number}": np.zeros(10, np.float32) for number in range(3)})
+    named = ["precious.txt", "m.safetensors", "other-00001-of-00001.safetensors", ".."]
+    for name in named[:-1]:
+        (tmp_path / name).write_bytes(b"precious")
+    index = {"weight_map": {str(place): name for place, name in enumerate(named)}}
+    (tmp_path / "m.safetensors.index.json").write_text(json.dumps(index))
+    pt.save(tree, tmp_path / "m.safetensors", shard_size=40, force=True)
+    assert all((tmp_path / name).read_bytes() == b"precious" for name in named[:-1])
+
+
+def test_an_interrupt_when_the_index_is_there_keeps_its_shards(tmp_path, monkeypatch):
+    from paratree.files import atomic
+
+    old = tree_of({f"w{number}": np.zeros(10, np.float32) for number in range(3)})
+    new = tree_of({f"w{number}": np.ones(10, np.float32) for number in range(3)})
+    pt.save(old, tmp_path / "m.safetensors", shard_size=40)
+    synced = []
+
+    def interrupted(folder):
+        synced.append(folder)
+        if len(synced) == 4:  # three shards, then the index, which has been renamed by now
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(atomic, "_sync_folder", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        pt.save(new, tmp_path / "m.safetensors", shard_size=40, force=True)
+    assert pt.diff(tmp_path / "m.safetensors.index.json", new).same
+
+
+def test_nothing_is_written_before_an_index_that_may_not_be_replaced(tmp_path):
+    tree = tree_of({f"w{number}": np.zeros(10, np.float32) for number in range(3)})
+    pt.save(tree, tmp_path / "m.safetensors", shard_size=40)
+    told = []
+    with pytest.raises(FileExistsError):
+        pt.save(tree, tmp_path / "m.safetensors", shard_size=40, progress=lambda *done: told.append(done))
+    assert told == []
+
+
 def test_shards_of_torch(tmp_path):
     torch = pytest.importorskip("torch", reason="torch reads its files")
     arrays = {f"w{number}": np.full(10, number, np.float32) for number in range(3)}
