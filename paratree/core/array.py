@@ -173,6 +173,11 @@ def basic_index(index: Index, shape: tuple[int, ...]) -> tuple[int | range, ...]
     )
 
 
+def size_of(array: LazyArray) -> int:
+    """Return the number of values of an array whose lengths are all known."""
+    return prod(array.shape)  # type: ignore[arg-type]
+
+
 def parts_of(shape: tuple[int, ...], most: int) -> Iterator[tuple[Index, int]]:
     """Yield basic indices of parts of at most ``most`` values, in row-major order, and their sizes.
 

@@ -6,6 +6,7 @@ import struct
 import zipfile
 from typing import TYPE_CHECKING
 
+from paratree.core.array import size_of
 from paratree.core.dtypes import nbytes
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ class Archive:
             head: what comes before.
             alignment: the data begins at a multiple of so many bytes.
         """
-        size = len(head) + nbytes(_size(array), array.dtype)
+        size = len(head) + nbytes(size_of(array), array.dtype)
         member = _member(name, size)
         start = self._output.offset + _LOCAL_HEADER + len(name.encode())
         if size * _MOST_IN_ZIP > zipfile.ZIP64_LIMIT:
@@ -70,9 +71,3 @@ def _member(name: str, size: int) -> zipfile.ZipInfo:
     member = zipfile.ZipInfo(name, _EPOCH)
     member.file_size = size
     return member
-
-
-def _size(array: LazyArray) -> int:
-    from math import prod
-
-    return prod(array.shape)  # type: ignore[arg-type]  # of an array that is written, every length is known

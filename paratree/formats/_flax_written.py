@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, cast
 
-from paratree.core.array import parts_between
+from paratree.core.array import parts_between, size_of
 from paratree.core.dtypes import nbytes
 from paratree.core.errors import UnsupportedError, printable
 
@@ -74,14 +74,14 @@ def _write_map(found: Nested, output: Output) -> None:
         output.write(_text(key))
         if isinstance(value, dict):
             _write_map(value, output)
-        elif nbytes(_size(value := cast("LazyArray", value)), value.dtype) > _LARGEST:
+        elif nbytes(size_of(value := cast("LazyArray", value)), value.dtype) > _LARGEST:
             _write_chunked(value, output)
         else:
             _write_array(value, output)
 
 
 def _write_array(array: LazyArray, output: Output) -> None:
-    size = nbytes(_size(array), array.dtype)
+    size = nbytes(size_of(array), array.dtype)
     shape = _head(len(array.shape), 0x90, 16, 0xDC) + b"".join(
         map(_whole, cast("tuple[int, ...]", array.shape))
     )
@@ -91,7 +91,7 @@ def _write_array(array: LazyArray, output: Output) -> None:
 
 
 def _write_chunked(array: LazyArray, output: Output) -> None:
-    size, step = _size(array), _LARGEST // nbytes(1, array.dtype)
+    size, step = size_of(array), _LARGEST // nbytes(1, array.dtype)
     starts = range(0, size, step)
     lengths = cast("tuple[int, ...]", array.shape)
     output.write(b"\x83" + _text(_CHUNKED) + b"\xc3" + _text("shape") + _head(len(lengths), 0x80, 16, 0xDE))
@@ -130,12 +130,6 @@ class _Range:
                 for i in parts_between(shape, self._start + low, self._start + high)
             ]
         )
-
-
-def _size(array: LazyArray) -> int:
-    from math import prod
-
-    return prod(cast("tuple[int, ...]", array.shape))
 
 
 # MessagePack
