@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
-from operator import index as whole_number
 from typing import TYPE_CHECKING, overload
 
 from paratree.core.errors import NoSuchParamError
 from paratree.core.names import natural
 from paratree.verbs._verdict import verdict
+from paratree.verbs.listing import row_at
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -184,14 +184,7 @@ class Diff:
             return found
         if isinstance(key, slice):
             return replace(self, rows=self.rows[key])
-        try:
-            place = whole_number(key)
-        except TypeError:
-            kind = type(key).__name__
-            raise TypeError(f"look up a name, a position or a range, not an object of type {kind}") from None
-        if not -len(self.rows) <= place < len(self.rows):
-            raise IndexError(f"there is no row {place}; the diff has {len(self.rows)}")
-        return self.rows[place]
+        return row_at(self.rows, key)
 
     def _named(self, name: str) -> Difference | None:
         """Return the row of a name, first of the first source; ``/`` and ``.`` separate alike."""

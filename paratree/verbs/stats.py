@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
-from operator import index as whole_number
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
@@ -18,6 +17,7 @@ from paratree.verbs._kernels import loops
 from paratree.verbs._measured import Part, measured
 from paratree.verbs._moments import Moments, together
 from paratree.verbs._steps import Coarse, coarse, refined
+from paratree.verbs.listing import row_at
 from paratree.verbs.reading import opened, plan, scan, selected
 from paratree.verbs.show import hidden_kinds
 
@@ -163,14 +163,7 @@ class Stats:
             return found
         if isinstance(key, slice):
             return self._part(self.rows[key])
-        try:
-            place = whole_number(key)
-        except TypeError:
-            kind = type(key).__name__
-            raise TypeError(f"look up a name, a position or a range, not an object of type {kind}") from None
-        if not -len(self.rows) <= place < len(self.rows):
-            raise IndexError(f"there is no row {place}; the table has {len(self.rows)}")
-        return self.rows[place]
+        return row_at(self.rows, key)
 
     def _part(self, rows: tuple[ParamStats, ...]) -> Stats:
         from paratree.verbs._aggregates import part

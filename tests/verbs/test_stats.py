@@ -404,8 +404,8 @@ def test_rows_by_name_and_place():
 @pytest.mark.parametrize(
     ("key", "error", "message"),
     [
-        (3, IndexError, "there is no row 3; the table has 3"),
-        (-4, IndexError, "there is no row -4; the table has 3"),
+        (3, IndexError, "there is no row 3; there are 3"),
+        (-4, IndexError, "there is no row -4; there are 3"),
         (1.0, TypeError, "look up a name, a position or a range, not an object of type float"),
         (None, TypeError, "look up a name, a position or a range, not an object of type NoneType"),
         ("a", pt.NoSuchParamError, r"it is a subtree: 'a.\*\*' selects what is below it"),
