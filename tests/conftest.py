@@ -33,6 +33,15 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
+@pytest.fixture(autouse=True)
+def numbered_from_the_start() -> None:
+    """Keras names layers and optimizers by counting (``adam_1``): in no test by how many ran before it."""
+    if keras := sys.modules.get("keras"):
+        keras.utils.clear_session(free_memory=False)
+    if tf_keras := sys.modules.get("tf_keras"):
+        tf_keras.backend.clear_session()
+
+
 @pytest.fixture
 def absent(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
     """A function that makes a package look uninstalled, modules of it that are imported already included."""

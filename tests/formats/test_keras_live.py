@@ -76,7 +76,8 @@ def test_subclassed_model(suffix, tmp_path):
         assert set(params_of(tree)) == set(expected)
         assert_same(tree, expected)
         block = tree[next(name for name in tree.children if name.startswith("block"))]
-        numbers = [int(name.removeprefix("dense_")) for name in block.children if name.startswith("dense_")]
+        dense = [name for name in block.children if name.startswith("dense")]
+        numbers = [int(name.removeprefix("dense").removeprefix("_") or 0) for name in dense]
         assert numbers[1:] == list(
             range(numbers[0] - 11, numbers[0])
         )  # heads before steps, the steps in order

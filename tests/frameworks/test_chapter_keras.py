@@ -19,7 +19,6 @@ Y = np.ones((2, 1), "float32")
 
 @pytest.fixture(autouse=True)
 def seeded():
-    keras.utils.clear_session()  # layers are numbered from the start: dense, dense_1
     keras.utils.set_random_seed(0)
 
 
