@@ -19,8 +19,9 @@ if TYPE_CHECKING:
         UnsafeFileError,
         UnsupportedError,
     )
+    from paratree.core.param import Param
     from paratree.core.results import Labels, Partition, Tied, Use
-    from paratree.core.tree import Param, ParamTree
+    from paratree.core.tree import ParamTree
     from paratree.registry import open
     from paratree.verbs._differences import Diff, Difference
     from paratree.verbs.check import Check, check
@@ -87,7 +88,7 @@ _HOME = {
     "Difference": "verbs._differences",
     "diff": "verbs.diff",
     "open": "registry",
-    "Param": "core.tree",
+    "Param": "core.param",
     "ParamTree": "core.tree",
     "LazyArray": "core.array",
     "Storage": "core.array",

@@ -14,8 +14,8 @@ import numpy as np
 
 from paratree.core.errors import MismatchError, NoSuchParamError, UnreadableError, UnsupportedError
 from paratree.core.names import PARAMETER
+from paratree.core.param import Param
 from paratree.core.results import Labels, Partition, Tied
-from paratree.core.tree import Param
 from paratree.registry import find_framework
 from paratree.registry import open as open_tree
 from paratree.verbs.gradients import gradients

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from paratree import testing
+from paratree.core.param import Param
 from paratree.core.results import Derivative
-from paratree.core.tree import Param, ParamTree
+from paratree.core.tree import ParamTree
 
 torch = pytest.importorskip("torch", reason="could not import torch; these tests need it")
 

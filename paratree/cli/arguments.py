@@ -140,6 +140,8 @@ def fill_convert(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="several files of at most N bytes, as 5GB, and an index, if it takes more",
     )
+    like = add("--like", metavar="F", help="for Keras and ONNX: the file into whose copy the values go")
+    like.complete = _FILE  # type: ignore[attr-defined]
     add("--force", action="store_true", help="replace a file that is there")
     add("--verify", action="store_true", help="read the file again and compare every value")
     add_json(parser)

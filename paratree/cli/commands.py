@@ -169,8 +169,8 @@ def run_convert(options: argparse.Namespace) -> int:
     with open_source(options.source) as tree, progress.bar("writing") as update:
         found = save(
             tree, options.output, format=options.format, select=options.select, kind=options.kind,
-            dtype=options.dtype, ties=options.ties, shard_size=options.shard_size, force=options.force,
-            verify=options.verify, progress=update,
+            dtype=options.dtype, ties=options.ties, shard_size=options.shard_size, like=options.like,
+            force=options.force, verify=options.verify, progress=update,
         )  # fmt: skip
     if options.json:
         print(render.as_json(found), end="")

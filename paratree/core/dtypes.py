@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from paratree.core.errors import UnreadableError, printable
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
@@ -33,6 +35,10 @@ UNREAD = {  # name of a dtype of torch that NumPy cannot hold -> bits a value
     "complex32": 32, "qint8": 8, "quint8": 8, "qint32": 32, "float4_e2m1fn_x2": 8, "bits8": 8, "bits16": 16,
 }  # fmt: skip
 
+_SHORT = {
+    "half": "float16", "bf16": "bfloat16", "fp8": "float8_e4m3fn", "fp8_e4m3": "float8_e4m3fn",
+}  # fmt: skip
+
 _OF_ML_DTYPES = frozenset(name for name, n in BITS.items() if "_" in name or n < 8 or name == "bfloat16")
 
 
@@ -52,6 +58,21 @@ def nbytes(size: int, name: str) -> int:
         return -(-size * bits // 8)
     values, width = BLOCKS[name]
     return -(-size // values) * width
+
+
+def floating_dtype(name: object) -> str:
+    """Return the floating dtype that a name means: ``"float16"`` for ``"fp16"``.
+
+    Raises:
+        UnreadableError: there is none.
+    """
+    lower = name.lower() if isinstance(name, str) else ""
+    long = f"float{lower[2:]}" if lower[:2] == "fp" and lower[2:3].isdecimal() else lower
+    known = _SHORT.get(lower, long)
+    if known not in BITS or not known.startswith(("float", "bfloat")):
+        given = printable(name) if isinstance(name, str) else f"{name!r:.80}"
+        raise UnreadableError(f"'{given}' is no floating dtype; give a name, as float16 or bfloat16")
+    return known
 
 
 def numpy_dtype(name: str) -> np.dtype[Any]:

@@ -40,6 +40,7 @@ class Format(Protocol):
         READS: what is read, in a few words.
         EXTRA: the extra of ``pip install 'paratree[…]'`` that reading values needs, or ``None``.
         WRITES: names of the dtypes that can be written; empty if the format is read only.
+        MAKES: of a format that writes, what: ``"file"``, or ``"copy"``, of another file with other values.
     """
 
     NAME: str
@@ -50,6 +51,7 @@ class Format(Protocol):
     READS: str
     EXTRA: str | None
     WRITES: Collection[str]
+    MAKES: str
 
     def sniff(self, file: File, /) -> bool:
         """Tell from the bytes whether the file is of this format."""
@@ -64,7 +66,7 @@ class Format(Protocol):
         ...
 
     def save(self, tree: ParamTree, output: Output, /) -> Sequence[str]:
-        """Write a tree; only a format that writes has this and ``holds_tie``.
+        """Write a tree; only a format that makes files has this, and only one that writes ``holds_tie``.
 
         The verb has seen to it that every array can be read and is of one of the dtypes, and that nothing is
         tied but what the format can hold so.
@@ -74,6 +76,15 @@ class Format(Protocol):
 
         Raises:
             UnsupportedError: a name that the format cannot hold.
+        """
+        ...
+
+    def save_copy(self, tree: ParamTree, output: Output, like: object, /) -> Sequence[str]:
+        """Write a copy of ``like``, a path or a live model, with the values of a tree; else as ``save``.
+
+        Raises:
+            UnsupportedError: ``like`` is none of this format.
+            MismatchError: the names, shapes or dtypes of the tree are not those of ``like``.
         """
         ...
 

@@ -13,7 +13,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from paratree.core.tree import Param
+    from paratree.core.param import Param
 
     Selector = str | re.Pattern[str] | Callable[[Param], bool] | Iterable["Selector"]
     Test = Callable[[str, Param], bool]

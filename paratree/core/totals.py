@@ -8,7 +8,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable, Mapping
 
-    from paratree.core.tree import Param
+    from paratree.core.param import Param
 
 
 class Total:

@@ -1,14 +1,13 @@
-"""A parameter, and the tree of them."""
+"""The tree of parameters, and what it was opened from."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from math import prod
 from operator import index as whole_number
 
-from paratree.core.dtypes import has_width, nbytes
-from paratree.core.errors import NoSuchParamError, UnreadableError, printable
-from paratree.core.names import PARAMETER, role_of, split
+from paratree.core.errors import NoSuchParamError, printable
+from paratree.core.names import PARAMETER, split
+from paratree.core.param import Param
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -16,156 +15,9 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Any, Self
 
-    import numpy as np
-
-    from paratree.core.array import Index, LazyArray, Shape, Storage
-    from paratree.core.plugin import Live
+    from paratree.core.renames import Rename
     from paratree.core.select import Selector
     from paratree.core.totals import Total
-
-
-class Param:
-    """One parameter or buffer: a name, its lazy array, and what the source says about it.
-
-    Attributes:
-        name: full dotted name in its source.
-        array: shape and dtype now, values when asked.
-        kind: ``"parameter"``, ``"buffer"``, ``"state"`` (of an optimizer) or ``"other"``.
-        live: what only a live model has; ``None`` for a parameter of a file.
-    """
-
-    __slots__ = ("_aliases", "_layout", "_trainable", "array", "kind", "live", "name")
-
-    def __init__(
-        self,
-        name: str,
-        array: LazyArray,
-        kind: str = PARAMETER,
-        *,
-        trainable: bool | None = None,
-        layout: str | None = None,
-        live: Live | None = None,
-        aliases: tuple[str, ...] = (),
-    ) -> None:
-        self.name, self.array, self.kind, self.live = name, array, kind, live
-        self._trainable, self._layout, self._aliases = trainable, layout, aliases
-
-    @property
-    def shape(self) -> Shape:
-        """Length along each axis; ``None`` where it is not known yet."""
-        return self.array.shape
-
-    @property
-    def dtype(self) -> str:
-        """Name of the dtype, as ``"bfloat16"``."""
-        return self.array.dtype
-
-    @property
-    def storage(self) -> Storage | None:
-        """Where the values live; parameters of equal storage, shape and dtype are tied."""
-        return self.array.storage
-
-    @property
-    def ndim(self) -> int:
-        """Number of axes."""
-        return len(self.array.shape)
-
-    @property
-    def size(self) -> int | None:
-        """Number of values; ``None`` while a dimension is unknown."""
-        shape = self.array.shape
-        return None if None in shape else prod(shape)  # type: ignore[arg-type]
-
-    @property
-    def nbytes(self) -> int | None:
-        """Bytes of the values without gaps; ``None`` while the size or the dtype's width is unknown."""
-        size = self.size
-        return None if size is None or not has_width(self.dtype) else nbytes(size, self.dtype)
-
-    @property
-    def role(self) -> str | None:
-        """Part it plays in its layer, from its name: ``"weight"`` also for a Keras or Flax ``kernel``."""
-        return role_of(self.name)
-
-    @property
-    def trainable(self) -> bool | None:
-        """Whether training changes it; ``None`` when the source does not say."""
-        return self._trainable if self.live is None else self.live.trainable
-
-    @property
-    def layout(self) -> str | None:
-        """Names of the axes, as ``"out in"``; ``None`` when the source does not say."""
-        return self._layout if self.live is None else self.live.layout
-
-    @property
-    def aliases(self) -> tuple[str, ...]:
-        """Other names that the framework has for it and that look-ups and selectors know."""
-        return self._aliases if self.live is None else self.live.aliases
-
-    @property
-    def handle(self) -> Any:
-        """The framework's own object, as ``torch.nn.Parameter``; ``None`` for a parameter of a file."""
-        return None if self.live is None else self.live.handle
-
-    @property
-    def native(self) -> str | None:
-        """The framework's own expression for it, as ``"net[2].bias"``; ``None`` for one of a file.
-
-        ``net`` stands for the model that was opened, ``params`` for a tree of arrays.
-        """
-        return None if self.live is None else self.live.native
-
-    @property
-    def value(self) -> np.ndarray[Any, Any]:
-        """The values, in the source's own layout: the live memory of a model, a copy from a file.
-
-        Raises:
-            UnreadableError: NumPy cannot hold the values, or there are none yet.
-            CorruptFileError: the file has changed since it was opened.
-        """
-        return self.array.read()
-
-    @property
-    def grad(self) -> np.ndarray[Any, Any] | None:
-        """The gradient of a live parameter, of the shape of its value; ``None`` before backpropagation."""
-        return None if self.live is None else self.live.grad
-
-    def __getitem__(self, index: Index) -> np.ndarray[Any, Any]:
-        """Return the values at a basic NumPy index; from a file, little more than they is read."""
-        return self.array.read(index)
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray[Any, Any]:
-        value = self.array.read()
-        if dtype is not None and value.dtype != dtype:
-            if copy is False:
-                raise ValueError(f"{printable(self.name)}: {self.dtype} as {dtype} needs a copy")
-            return value.astype(dtype)
-        return value.copy() if copy else value
-
-    def __dlpack__(self, **options: Any) -> Any:
-        return self._for_dlpack().__dlpack__(**options)
-
-    def __dlpack_device__(self) -> Any:
-        return self._for_dlpack().__dlpack_device__()
-
-    def _for_dlpack(self) -> np.ndarray[Any, Any]:
-        value = self.array.read()
-        if value.dtype.kind not in "biufc":
-            raise UnreadableError(
-                f"{printable(self.name)}: NumPy does not export {self.dtype} through DLPack; use .value"
-            )
-        return value if value.flags.writeable else value.copy()  # DLPack cannot say read-only everywhere
-
-    def __repr__(self) -> str:
-        shape = " × ".join("?" if n is None else str(n) for n in self.shape) or "scalar"
-        words = [f"{shape} {printable(self.dtype)}"]
-        if self.kind != PARAMETER:
-            words.append(self.kind)
-        if self.trainable is not None and self.kind == PARAMETER:
-            words.append("trainable" if self.trainable else "frozen")
-        if self.array.problem:
-            words.append("not readable")
-        return f"<Param {printable(self.name)}: {', '.join(words)}>"
 
 
 class Origin:
@@ -430,8 +282,73 @@ class ParamTree(Mapping[str, Param]):
         from paratree.core.select import tests_of
 
         fits = tests_of(pattern, role=role, kind=kind, dtype=dtype, ndim=ndim)
-        chosen = {name: param for name, param in self._params.items() if fits(name, param)}
-        return ParamTree(chosen, self._origin, self._prefix)
+        return self.with_params({name: param for name, param in self._params.items() if fits(name, param)})
+
+    # Trees made of it: no value is read until it is asked for
+
+    def with_params(self, params: Mapping[str, Param]) -> ParamTree:
+        """Return a tree of other parameters, opened from the same."""
+        return ParamTree(params, self._origin, self._prefix)
+
+    def rename(self, rename: Rename) -> ParamTree:
+        """Return a tree with other names, in the same order; arrays, ties and live objects are the same.
+
+        Args:
+            rename: names -> new names, of which the first that fits counts: ``*`` and ``**`` stand on both
+                sides for what they match, in and across segments; an ``re.Pattern`` (searched) for what
+                :func:`re.sub` makes of it. Or a function of a name.
+
+        Raises:
+            NoSuchParamError: a rule fits no name.
+            MismatchError: two names become the same, or a rule has not as many wildcards on both sides.
+
+        Example:
+            >>> tree.rename({"encoder.**": "model.encoder.**"})  # doctest: +SKIP
+        """
+        from paratree.core.surgery import renamed
+
+        return renamed(self, rename)
+
+    def drop(self, pattern: Selector) -> ParamTree:
+        """Return a tree without what fits a selector, as in :meth:`select`.
+
+        Raises:
+            NoSuchParamError: nothing fits.
+        """
+        from paratree.core.surgery import dropped
+
+        return dropped(self, pattern)
+
+    def cast(self, dtype: str, select: Selector | None = None) -> ParamTree:
+        """Return a tree whose floating values are cast when they are read; integers stay as they are.
+
+        Rounded once, to nearest, ties to even; quantised values are decoded. Tied names stay tied.
+
+        Args:
+            dtype: name of a floating dtype, as ``"bf16"`` or ``"bfloat16"``.
+            select: only what fits, as in :meth:`select`.
+
+        Raises:
+            UnreadableError: it is no name of a floating dtype.
+            NoSuchParamError: nothing fits.
+        """
+        from paratree.core.surgery import cast
+
+        return cast(self, dtype, select)
+
+    def untie(self) -> ParamTree:
+        """Return a tree in which every name has values of its own; what is saved of it is not tied."""
+        from paratree.core.surgery import untied
+
+        return untied(self, [name for group in self.ties for name in group[1:]])
+
+    def __or__(self, other: object) -> ParamTree:
+        """Return the parameters of both; of a name that both have, those of the other, as with dicts."""
+        if not isinstance(other, ParamTree):
+            return NotImplemented
+        from paratree.core.surgery import joined
+
+        return joined(self, other)
 
     # Ties and totals
 

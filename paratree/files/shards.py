@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from paratree.core.errors import CorruptFileError
 from paratree.core.names import natural
-from paratree.core.tree import Origin, Param, ParamTree
+from paratree.core.param import Param
+from paratree.core.tree import Origin, ParamTree
 from paratree.files.folder import beside
 from paratree.files.json import parse_object
 from paratree.files.local import LocalFile, read

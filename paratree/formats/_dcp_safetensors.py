@@ -11,7 +11,8 @@ import os
 from paratree.core.array import RefusedArray
 from paratree.core.errors import CorruptFileError
 from paratree.core.names import kind_of, natural
-from paratree.core.tree import Origin, Param, ParamTree
+from paratree.core.param import Param
+from paratree.core.tree import Origin, ParamTree
 from paratree.files.array import check_shape
 from paratree.files.composed import composed_array
 from paratree.files.folder import beside, folder_entries

@@ -16,7 +16,8 @@ from paratree.formats._gguf_tensors import TYPES
 
 if TYPE_CHECKING:
     from paratree.core.array import LazyArray, QuantisedLazyArray
-    from paratree.core.tree import Param, ParamTree
+    from paratree.core.param import Param
+    from paratree.core.tree import ParamTree
     from paratree.files.output import Output
 
 _ALIGNMENT = 32

@@ -13,7 +13,8 @@ from paratree.core.errors import UnsupportedError, printable
 from paratree.formats._mxnet_arrays import DTYPES, V2, V3
 
 if TYPE_CHECKING:
-    from paratree.core.tree import Param, ParamTree
+    from paratree.core.param import Param
+    from paratree.core.tree import ParamTree
     from paratree.files.output import Output
 
 _CPU = struct.pack("<ii", 1, 0)

@@ -12,7 +12,8 @@ from math import prod
 from paratree.core.dtypes import nbytes
 from paratree.core.errors import CorruptFileError
 from paratree.core.names import BUFFER, STATE, join, kind_of, last_segment
-from paratree.core.tree import Origin, Param, ParamTree
+from paratree.core.param import Param
+from paratree.core.tree import Origin, ParamTree
 from paratree.files.array import FileArray, check_shape, file_array
 from paratree.files.local import Joined, Window
 from paratree.files.pickle import load

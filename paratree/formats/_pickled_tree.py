@@ -7,7 +7,8 @@ from itertools import count
 from paratree.core.errors import CorruptFileError
 from paratree.core.layout import TORCH, layout_of
 from paratree.core.names import OTHER, PARAMETER, join, kind_of
-from paratree.core.tree import Origin, Param, ParamTree
+from paratree.core.param import Param
+from paratree.core.tree import Origin, ParamTree
 from paratree.files.pickled import Global, Opaque
 from paratree.formats._mxnet_pickled import is_mxnet_array, mxnet_array
 from paratree.formats._nested import SCRIPT_OBJECT, Entry, Nested

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from paratree.core.errors import printable
 from paratree.core.names import BUFFER, OTHER, PARAMETER, STATE, kind_of, natural
-from paratree.core.tree import Param
+from paratree.core.param import Param
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from paratree.core.errors import CorruptFileError
 from paratree.core.names import BUFFER, OTHER, PARAMETER
-from paratree.core.tree import Origin, Param, ParamTree
+from paratree.core.param import Param
+from paratree.core.tree import Origin, ParamTree
 from paratree.files.json import parse_object
 from paratree.formats._torch_storages import is_big_endian
 from paratree.formats._torch_tensors import StorageRecord, TensorRecord, array_of, width

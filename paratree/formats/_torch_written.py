@@ -16,7 +16,8 @@ from paratree.formats._torch_tensors import STORAGES
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from paratree.core.tree import Param, ParamTree
+    from paratree.core.param import Param
+    from paratree.core.tree import ParamTree
     from paratree.files.output import Output
 
 _ROOT = "archive"

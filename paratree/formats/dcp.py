@@ -14,7 +14,7 @@ from paratree.core.array import RefusedArray
 from paratree.core.dtypes import BITS, nbytes
 from paratree.core.errors import CorruptFileError
 from paratree.core.names import kind_of
-from paratree.core.tree import Param
+from paratree.core.param import Param
 from paratree.files.array import check_shape
 from paratree.files.composed import composed_array
 from paratree.files.folder import beside

@@ -7,7 +7,8 @@ proposes. There are no names: a leaf is known by its place.
 from __future__ import annotations
 
 from paratree.core.errors import CorruptFileError, UnsafeFileError
-from paratree.core.tree import Origin, Param, ParamTree
+from paratree.core.param import Param
+from paratree.core.tree import Origin, ParamTree
 from paratree.files.json import parse_object
 from paratree.files.local import read
 from paratree.formats._npy import MAGIC, is_followed, kind_of_record, npy_record

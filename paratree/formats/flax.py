@@ -33,6 +33,7 @@ LAZY = "yes"
 TIES = "no"
 READS = "arrays, scalars, chunked arrays, and msgpack packed in msgpack; plain values as meta"
 EXTRA = None
+MAKES = "file"
 WRITES = (*STANDARD, "bfloat16")
 
 _NDARRAY, _COMPLEX, _SCALAR = 1, 2, 3

@@ -11,7 +11,8 @@ import re
 from paratree.core.dtypes import BLOCKS
 from paratree.core.errors import CorruptFileError
 from paratree.core.names import BUFFER, OTHER, kind_of
-from paratree.core.tree import Origin, Param, ParamTree
+from paratree.core.param import Param
+from paratree.core.tree import Origin, ParamTree
 from paratree.files.folder import beside
 from paratree.formats._gguf_header import MAGIC, Header
 from paratree.formats._gguf_tensors import REFUSED, TYPES, stored_bytes, tensor_array
@@ -32,6 +33,7 @@ LAZY = "yes; quantised blocks too"
 TIES = "output.weight left out"
 READS = "versions 2 and 3, both byte orders, every type of ggml, split files; metadata"
 EXTRA = "gguf"
+MAKES = "file"
 WRITES = (
     "float32", "float16", "bfloat16", "float64", "int8", "int16", "int32", "int64",
     *(dtype for dtype in TYPES.values() if dtype in BLOCKS and dtype not in REFUSED),

@@ -10,7 +10,8 @@ from collections import Counter
 
 from paratree.core.errors import CorruptFileError, UnsafeFileError
 from paratree.core.names import OTHER, PARAMETER, STATE, kind_of, natural
-from paratree.core.tree import Origin, Param, ParamTree
+from paratree.core.param import Param
+from paratree.core.tree import Origin, ParamTree
 from paratree.files.hdf5 import Dataset, Group, is_hdf5, read_tree
 from paratree.files.json import parse_object
 from paratree.files.local import LocalFile, Memory, read

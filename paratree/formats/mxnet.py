@@ -13,7 +13,8 @@ from collections import Counter
 from paratree.core.array import RefusedArray
 from paratree.core.errors import CorruptFileError, SourceNotFoundError
 from paratree.core.names import BUFFER, OTHER, kind_of
-from paratree.core.tree import Origin, Param, ParamTree
+from paratree.core.param import Param
+from paratree.core.tree import Origin, ParamTree
 from paratree.files.cursor import Cursor
 from paratree.files.folder import beside
 from paratree.formats._mxnet_arrays import CsrArray, RowSparseArray, read_array
@@ -35,6 +36,7 @@ LAZY = "yes; rows of sparse arrays, too"
 TIES = "no; shared names are told by the symbol"
 READS = "every version of arrays, every dtype, row_sparse and csr as dense, the symbol beside it"
 EXTRA = None
+MAKES = "file"
 WRITES = (
     "float32",
     "float64",

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from paratree.core.dtypes import STANDARD
 from paratree.core.errors import CorruptFileError
-from paratree.core.tree import Origin, Param, ParamTree
+from paratree.core.param import Param
+from paratree.core.tree import Origin, ParamTree
 from paratree.files.zip import archive
 from paratree.formats._npy import MAGIC, is_followed, kind_of_record, npy_record
 
@@ -23,6 +24,7 @@ LAZY = "yes; compressed members are inflated up to what is asked for"
 TIES = "no"
 READS = "every numeric dtype, both byte orders, bfloat16, stored and compressed"
 EXTRA = None
+MAKES = "file"
 WRITES = (*STANDARD, "bfloat16", "float8_e5m2")
 
 

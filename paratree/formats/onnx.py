@@ -11,7 +11,8 @@ from __future__ import annotations
 
 from paratree.core.errors import CorruptFileError, UnknownSourceError, printable
 from paratree.core.names import OTHER, STATE, join
-from paratree.core.tree import Origin, Param, ParamTree
+from paratree.core.param import Param
+from paratree.core.tree import Origin, ParamTree
 from paratree.files.protobuf import BYTES, VARINT, Wire, signed
 from paratree.formats._onnx_graphs import Found, Walk
 from paratree.formats._onnx_tensors import DTYPES, PAIR, Tensors

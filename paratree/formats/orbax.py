@@ -11,7 +11,8 @@ import re
 
 from paratree.core.errors import CorruptFileError, SourceNotFoundError, printable
 from paratree.core.names import BUFFER, OTHER
-from paratree.core.tree import Origin, Param, ParamTree
+from paratree.core.param import Param
+from paratree.core.tree import Origin, ParamTree
 from paratree.files.folder import beside
 from paratree.files.json import parse_object
 from paratree.files.local import read

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from paratree.core.errors import CorruptFileError, SourceNotFoundError
 from paratree.core.names import BUFFER, kind_of
-from paratree.core.tree import Origin, Param, ParamTree
+from paratree.core.param import Param
+from paratree.core.tree import Origin, ParamTree
 from paratree.files.folder import beside
 from paratree.formats._paddle_pickled import NAMES, open_pickled
 from paratree.formats._paddle_program import (

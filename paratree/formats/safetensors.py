@@ -10,7 +10,8 @@ from math import prod
 from paratree.core.dtypes import BITS
 from paratree.core.errors import CorruptFileError
 from paratree.core.names import kind_of, natural
-from paratree.core.tree import Origin, Param, ParamTree
+from paratree.core.param import Param
+from paratree.core.tree import Origin, ParamTree
 from paratree.files.array import file_array
 from paratree.files.json import parse_object
 from paratree.files.local import LocalFile, read
@@ -48,6 +49,7 @@ _DTYPES = {  # word in the header -> name of the dtype
     "F8_E4M3FNUZ": "float8_e4m3fnuz", "F8_E5M2FNUZ": "float8_e5m2fnuz",
     "F4": "float4_e2m1fn", "F6_E2M3": "float6_e2m3fn", "F6_E3M2": "float6_e3m2fn",
 }  # fmt: skip
+MAKES = "file"
 WRITES = tuple(_DTYPES.values())
 
 

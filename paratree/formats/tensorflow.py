@@ -10,7 +10,8 @@ from collections import Counter
 
 from paratree.core.errors import CorruptFileError, printable
 from paratree.core.names import OTHER, STATE, kind_of, last_segment, natural
-from paratree.core.tree import Origin, Param, ParamTree
+from paratree.core.param import Param
+from paratree.core.tree import Origin, ParamTree
 from paratree.files.folder import beside
 from paratree.files.protobuf import BYTES, Wire
 from paratree.formats._tensorflow_bundle import GRAPH, QUANTISED, Bundle

@@ -42,6 +42,7 @@ READS = (
     "zip, legacy, TorchScript, weights of torch.export, whole modules, training checkpoints, shard indexes"
 )
 EXTRA = None
+MAKES = "file"
 WRITES = WRITTEN
 
 _SCRIPT = "PyTorch TorchScript"

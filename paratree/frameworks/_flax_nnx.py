@@ -11,7 +11,8 @@ from paratree.core.array import Storage
 from paratree.core.errors import MismatchError, printable
 from paratree.core.layout import FLAX, layout_of
 from paratree.core.names import BUFFER, OTHER, PARAMETER, STATE
-from paratree.core.tree import Origin, Param, ParamTree
+from paratree.core.param import Param
+from paratree.core.tree import Origin, ParamTree
 from paratree.frameworks._flax_layouts import flax_classes
 from paratree.frameworks._jax_arrays import NUMBERS, JaxArray, Same, is_array
 from paratree.frameworks._jax_open import is_inexact

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from paratree.core.errors import MismatchError, printable
-from paratree.core.tree import Param
+from paratree.core.param import Param
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

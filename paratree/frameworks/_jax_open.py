@@ -12,8 +12,9 @@ import numpy as np
 from paratree.core.errors import MismatchError, printable
 from paratree.core.layout import EQUINOX, layout_of
 from paratree.core.names import BUFFER, OTHER, PARAMETER, STATE, kind_of
+from paratree.core.param import Param
 from paratree.core.totals import tied_groups
-from paratree.core.tree import Origin, Param, ParamTree
+from paratree.core.tree import Origin, ParamTree
 from paratree.frameworks._jax_arrays import NUMBERS, JaxArray, dtype_name, is_array
 from paratree.frameworks._jax_trees import by_class, children, expression, is_node, root_of
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from paratree.core.errors import printable
 from paratree.core.layout import KERAS, KERAS_PARTS
 from paratree.core.names import BUFFER, PARAMETER
-from paratree.core.tree import Param
+from paratree.core.param import Param
 from paratree.frameworks._keras_labels import child_names, names_in
 from paratree.frameworks._keras_layers import PACKAGES, Place, Unbuilt, Weight, row_of
 from paratree.frameworks._keras_unbuilt import expected_of, is_statistic

@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 
     import numpy as np
 
+    from paratree.core.param import Param
     from paratree.core.results import Group
-    from paratree.core.tree import Param, ParamTree
+    from paratree.core.tree import ParamTree
 
     Values = np.ndarray[Any, Any]
 

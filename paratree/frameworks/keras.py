@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 import keras
 
 from paratree.core.names import BUFFER, PARAMETER, STATE, kind_of
-from paratree.core.tree import Origin, Param, ParamTree
+from paratree.core.param import Param
+from paratree.core.tree import Origin, ParamTree
 from paratree.frameworks._held_outside import give
 from paratree.frameworks._keras_arrays import KerasArray, gradient_of, read_gradient, require_backend
 from paratree.frameworks._keras_changes import assign, freeze, groups, tie, untie

@@ -22,7 +22,8 @@ from paratree.core.array import basic_index
 from paratree.core.errors import MismatchError, UnreadableError, printable
 from paratree.core.layout import GLUON, layout_of
 from paratree.core.names import BUFFER, PARAMETER
-from paratree.core.tree import Origin, Param, ParamTree
+from paratree.core.param import Param
+from paratree.core.tree import Origin, ParamTree
 from paratree.frameworks._mxnet_arrays import (
     HeldArray,
     dtype_name,

@@ -13,7 +13,8 @@ import tensorflow as tf
 
 from paratree.core.errors import UnsupportedError, printable
 from paratree.core.names import BUFFER, PARAMETER
-from paratree.core.tree import Origin, Param, ParamTree
+from paratree.core.param import Param
+from paratree.core.tree import Origin, ParamTree
 from paratree.frameworks._held_outside import give
 from paratree.frameworks._tensorflow_gradients import differentiate, differentiate_variables
 from paratree.frameworks._tensorflow_variables import VariableArray, dense, new_like

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import tf_keras
 
 from paratree.core.names import BUFFER, STATE, kind_of
-from paratree.core.tree import Origin, Param, ParamTree
+from paratree.core.param import Param
+from paratree.core.tree import Origin, ParamTree
 from paratree.frameworks._held_outside import give
 from paratree.frameworks._keras_layers import Dialect
 from paratree.frameworks._keras_walk import params_of

@@ -18,7 +18,8 @@ from torch.nn.parameter import is_lazy
 from paratree.core.errors import MismatchError, printable
 from paratree.core.layout import TORCH, layout_of
 from paratree.core.names import BUFFER, PARAMETER, STATE, kind_of
-from paratree.core.tree import Origin, Param, ParamTree
+from paratree.core.param import Param
+from paratree.core.tree import Origin, ParamTree
 from paratree.frameworks._torch_changes import assign, freeze, groups, tie, untie
 from paratree.frameworks._torch_gradients import differentiate, gradients
 from paratree.frameworks._torch_tensors import TensorArray

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 from paratree.core.array import RefusedArray
 from paratree.core.errors import UnsupportedError, printable
 from paratree.core.names import PARAMETER
-from paratree.core.tree import Origin, Param, ParamTree
+from paratree.core.param import Param
+from paratree.core.tree import Origin, ParamTree
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import Any
 
-    from paratree.core.tree import Param
+    from paratree.core.param import Param
     from paratree.verbs.formats import FormatFacts
     from paratree.verbs.get import Values
     from paratree.verbs.listing import Listing, Row

@@ -12,8 +12,8 @@ from paratree.core.errors import MismatchError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from paratree.core.renames import Rename
     from paratree.core.select import Selector
-    from paratree.verbs._matching import Rename
 
 
 def tolerance_of(value: object, name: str) -> float:
@@ -51,7 +51,7 @@ def renaming_of(value: object) -> Rename | None:
     if value is None:
         return None
     if isinstance(value, Mapping):
-        if all(isinstance(each, str) for item in value.items() for each in item):
+        if all(isinstance(old, str | re.Pattern) and isinstance(new, str) for old, new in value.items()):
             return value
     elif callable(value):
         return _checked(value)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from paratree.core.tree import Param
+    from paratree.core.param import Param
 
     Axes = tuple[int, ...]
     Values = np.ndarray[Any, Any]

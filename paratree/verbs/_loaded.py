@@ -10,7 +10,7 @@ import numpy as np
 
 from paratree.core.dtypes import BLOCKS, numpy_dtype
 from paratree.core.errors import MissingPackageError, UnreadableError, printable
-from paratree.core.tree import Param
+from paratree.core.param import Param
 from paratree.verbs._axes import axes_between, fit
 from paratree.verbs._differences import DIFFERENT, EQUAL
 from paratree.verbs._owners import Owners, is_readable, parts

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from paratree.core.errors import MismatchError, NoSuchParamError, printable
+from paratree.core.errors import MismatchError, printable
+from paratree.core.renames import renaming
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from paratree.core.renames import Rename
     from paratree.core.tree import ParamTree
-
-    Rename = Mapping[str, str] | Callable[[str], str]
-    Rule = tuple[re.Pattern[str], str]
-
-_WILDCARD = re.compile(r"(\*\*|\*)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +36,7 @@ def match(a: ParamTree, b: ParamTree, *, rename: Rename | None = None, strip: It
     Args:
         a: the first tree.
         b: the second tree.
-        rename: names of the first -> names of the second; ``*`` and ``**`` stand for what they match.
+        rename: names of the first -> names of the second, as for :func:`paratree.core.renames.renaming`.
         strip: prefixes to take from the names of both.
 
     Raises:
@@ -49,7 +44,7 @@ def match(a: ParamTree, b: ParamTree, *, rename: Rename | None = None, strip: It
         MismatchError: two names of one tree become the same.
     """
     prefixes = tuple(strip)
-    new_name = _renaming(a, rename)
+    new_name = renaming(a, rename)
     keys_a = _keys(a, lambda name: _stripped(new_name(name), prefixes))
     keys_b = _keys(b, lambda name: _stripped(name, prefixes))
     pairs = {name: keys_b[key] for key, name in keys_a.items() if key in keys_b}
@@ -95,50 +90,3 @@ def _pair_aliases(a: ParamTree, b: ParamTree, pairs: dict[str, str], prefixes: t
         if (other := next((owner[key] for key in keys if key in owner), None)) and other not in taken:
             pairs[name] = other
             taken.add(other)
-
-
-# Renaming
-
-
-def _renaming(tree: ParamTree, rename: Rename | None) -> Callable[[str], str]:
-    if rename is None:
-        return lambda name: name
-    if not isinstance(rename, Mapping):
-        return rename
-    rules = rules_of(rename)
-    for pattern, (regex, _) in zip(rename, rules, strict=True):
-        if not any(regex.fullmatch(name) for name in tree):
-            message = None if not _WILDCARD.search(pattern) else f"nothing fits '{printable(pattern)}'"
-            if message is not None:
-                message = f"{printable(tree.source)}: {message}, which is to be renamed"
-            raise NoSuchParamError(pattern, tree, tree.source, message=message)
-    return lambda name: renamed(name, rules)
-
-
-def rules_of(rename: Mapping[str, str]) -> list[Rule]:
-    """Return rules of renaming, in the order in which they are tried.
-
-    Raises:
-        MismatchError: the two sides of one have not as many wildcards.
-    """
-    return [_rule(pattern, name) for pattern, name in rename.items()]
-
-
-def renamed(name: str, rules: Iterable[Rule]) -> str:
-    """Return what the first rule that fits makes of a name, or the name."""
-    for regex, template in rules:
-        if found := regex.fullmatch(name):
-            parts = iter(found.groups())
-            return _WILDCARD.sub(lambda _, parts=parts: next(parts), template)  # type: ignore[misc]
-    return name
-
-
-def _rule(pattern: str, name: str) -> Rule:
-    """Return what a pattern matches, and the name it becomes: wildcards stand for the same text in both."""
-    if len(_WILDCARD.findall(pattern)) != len(_WILDCARD.findall(name)):
-        both = f"'{printable(pattern)}' and '{printable(name)}'"
-        raise MismatchError(f"{both} need as many wildcards as one another")
-    pieces = (
-        "(.*)" if p == "**" else "([^.]*)" if p == "*" else re.escape(p) for p in _WILDCARD.split(pattern)
-    )
-    return re.compile("".join(pieces), re.DOTALL), name

@@ -13,7 +13,7 @@ from paratree.verbs._moments import Moments, scaled
 if TYPE_CHECKING:
     from types import ModuleType
 
-    from paratree.core.tree import Param
+    from paratree.core.param import Param
 
     Values = np.ndarray[Any, Any]
 

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
     from typing import Any
 
-    from paratree.core.tree import Param, ParamTree
+    from paratree.core.param import Param
+    from paratree.core.tree import ParamTree
 
     Values = np.ndarray[Any, Any]
     Key = tuple[tuple[int | None, ...], str, bytes]

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Executor
     from typing import Any
 
-    from paratree.core.tree import Param
+    from paratree.core.param import Param
     from paratree.engine import Block, Progress
     from paratree.verbs._compare_numpy import Tolerance
 

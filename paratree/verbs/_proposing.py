@@ -10,15 +10,17 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from paratree.core.errors import MismatchError, NoSuchParamError
 from paratree.core.names import last_segment
-from paratree.core.tree import Param
+from paratree.core.param import Param
+from paratree.core.renames import renamed, rules_of
 from paratree.verbs._axes import shapes_fit
-from paratree.verbs._matching import match, renamed, rules_of
+from paratree.verbs._matching import match
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
 
+    from paratree.core.renames import Rename
     from paratree.core.tree import ParamTree
-    from paratree.verbs._matching import Match, Rename
+    from paratree.verbs._matching import Match
 
 _WORDS = {  # a word of one framework -> that of another for what does the same
     **dict.fromkeys(("kernel", "gamma", "scale", "embedding", "embeddings"), "weight"),
@@ -163,8 +165,8 @@ def _renumbered(a: ParamTree, b: ParamTree) -> dict[str, str]:
             rules |= {f"{prefix}{i}{end}**": f"{prefix}{j}{end}**" for i, j in both if i != j}
     made = rules_of(rules)
     for name in a if len(rules) <= _MOST_NUMBERS else ():
-        if any(fits.fullmatch(name) for fits, _ in made):
-            other = b.get(renamed(name, made))
+        if (new := renamed(name, made)) != name:
+            other = b.get(new)
             if not isinstance(other, Param) or not shapes_fit(a[name], other):
                 return {}
     return rules if len(rules) <= _MOST_NUMBERS else {}
@@ -200,18 +202,18 @@ def _rules(wanted: _Wanted, a: ParamTree, right: Collection[str]) -> dict[str, s
             rules[pattern] = target
             if len(rules) > _MOST_RULES:
                 return {}
-            fits = rules_of({pattern: target})[0][0].fullmatch
-            left = {n: other for n, other in left.items() if fits(n) is None}
+            (rule,) = rules_of({pattern: target})
+            left = {n: other for n, other in left.items() if rule(n) is None}
     return rules
 
 
 def _is_right(rule: tuple[str, str], left: Mapping[str, str]) -> bool:
     """Tell whether a rule renames every name that it fits to what is wanted."""
-    made = rules_of(dict([rule]))
-    for name, other in left.items():
-        if made[0][0].fullmatch(name) and other and not _is_one(renamed(name, made), other):
-            return False
-    return True
+    (made,) = rules_of(dict([rule]))
+    return all(
+        new is None or not other or _is_one(new, other)
+        for new, other in ((made(name), other) for name, other in left.items())
+    )
 
 
 def _is_one(name: str, other: str) -> bool:

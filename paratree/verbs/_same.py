@@ -14,7 +14,7 @@ from paratree.verbs import fingerprint as hashing
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    from paratree.core.tree import Param
+    from paratree.core.param import Param
     from paratree.verbs.fingerprint import Fingerprint, ParamFingerprint
 
     Params = Mapping[str, Param]

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from concurrent.futures import Executor
 
-    from paratree.core.tree import Param
+    from paratree.core.param import Param
     from paratree.engine import Block
 
     Values = np.ndarray[Any, Any]

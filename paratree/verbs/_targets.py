@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from functools import cache
 from math import floor, inf, log2
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from paratree.core.dtypes import BITS, finfo, numpy_dtype
-from paratree.core.errors import UnreadableError, printable
+from paratree.core.dtypes import finfo, floating_dtype, numpy_dtype
 from paratree.core.names import BUFFER, PARAMETER
 from paratree.verbs.reading import ParamUnread, scan
 
@@ -25,9 +23,6 @@ if TYPE_CHECKING:
 
 _LOST = 0.01  # of the values that are not zero
 _COUNTED = ("int", "uint", "bool")  # positions, counters, masks: they have no range that training could leave
-_SHORT = {
-    "half": "float16", "bf16": "bfloat16", "fp8": "float8_e4m3fn", "fp8_e4m3": "float8_e4m3fn",
-}  # fmt: skip
 
 
 class Target(NamedTuple):
@@ -52,12 +47,7 @@ def target_dtype(name: object) -> Target:
     Raises:
         UnreadableError: there is none.
     """
-    lower = name.lower() if isinstance(name, str) else ""
-    known = _SHORT.get(lower, re.sub("^fp(?=[0-9])", "float", lower))
-    if known not in BITS or not known.startswith(("float", "bfloat")):
-        given = printable(name) if isinstance(name, str) else f"{name!r:.80}"
-        raise UnreadableError(f"'{given}' is no floating dtype; give a name, as float16 or bfloat16")
-    return _range(known)
+    return _range(floating_dtype(name))
 
 
 @cache

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from paratree.core.errors import MismatchError, NoSuchParamError, printable
 from paratree.core.names import PARAMETER
-from paratree.core.tree import Param
+from paratree.core.param import Param
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -11,7 +11,7 @@ from paratree import engine
 from paratree.core.dtypes import BITS, BLOCKS
 from paratree.core.errors import NoSuchParamError, printable
 from paratree.core.names import BUFFER, PARAMETER
-from paratree.core.tree import Param
+from paratree.core.param import Param
 from paratree.verbs import _differences as rows
 from paratree.verbs._arguments import kinds_of, prefixes_of, renaming_of, selector_of, tolerance_of
 from paratree.verbs._axes import are_turned, axes_between, is_same_in_order, turned_axes
@@ -32,11 +32,12 @@ if TYPE_CHECKING:
     from typing import Any
 
     from paratree.core.array import QuantisedLazyArray
+    from paratree.core.renames import Rename
     from paratree.core.select import Selector
     from paratree.core.tree import ParamTree
     from paratree.engine import Progress
     from paratree.verbs._figures import Figures
-    from paratree.verbs._matching import Match, Rename
+    from paratree.verbs._matching import Match
     from paratree.verbs._pairs import Outcome
 
 

@@ -24,7 +24,8 @@ from paratree.verbs.reading import ParamUnread, place_of, scan, spelled
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from paratree.core.tree import Param, ParamTree
+    from paratree.core.param import Param
+    from paratree.core.tree import ParamTree
     from paratree.engine import Block
     from paratree.verbs.stats import ParamStats
 

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from concurrent.futures import Executor
 
     from paratree.core.array import LazyArray, QuantisedLazyArray
+    from paratree.core.param import Param
     from paratree.core.select import Selector
-    from paratree.core.tree import Param
     from paratree.engine import Progress
     from paratree.verbs.reading import Values
 

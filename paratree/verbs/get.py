@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from paratree.core.dtypes import BITS, numpy_dtype
 from paratree.core.errors import MismatchError, NoSuchParamError, UnreadableError, printable
-from paratree.core.tree import Param
+from paratree.core.param import Param
 from paratree.verbs.listing import reason_of
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from paratree.core.errors import MismatchError, NoSuchParamError, UnreadableError, UnsupportedError, printable
-from paratree.core.tree import Param
+from paratree.core.param import Param
 from paratree.registry import find_framework
 from paratree.verbs.choose import Choice, trained
 

@@ -11,8 +11,9 @@ if TYPE_CHECKING:
     from typing import Any, TypeVar
 
     from paratree.core.array import Shape
+    from paratree.core.param import Param
     from paratree.core.totals import Total
-    from paratree.core.tree import Param, ParamTree
+    from paratree.core.tree import ParamTree
 
     Found = TypeVar("Found")
 

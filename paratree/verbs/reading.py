@@ -10,7 +10,7 @@ import numpy as np
 
 from paratree import engine
 from paratree.core.errors import MissingPackageError, NoSuchParamError, UnreadableError, printable
-from paratree.core.tree import Param, ParamTree
+from paratree.core.tree import ParamTree
 from paratree.registry import open as open_source
 from paratree.verbs.listing import reason_of
 from paratree.verbs.show import nothing_fits
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Executor
     from typing import Any, TypeVar
 
+    from paratree.core.param import Param
     from paratree.core.select import Selector
     from paratree.engine import Block, Progress
 

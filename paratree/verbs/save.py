@@ -6,23 +6,25 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from paratree.core.dtypes import BLOCKS
+from paratree.core.cast import Cast
+from paratree.core.dtypes import floating_dtype
 from paratree.core.errors import MismatchError, UnreadableError, UnsupportedError, printable
-from paratree.core.tree import Origin, Param, ParamTree
+from paratree.core.names import OTHER
+from paratree.core.surgery import is_cast, untied
+from paratree.core.tree import ParamTree
 from paratree.engine import check_workers
 from paratree.files.atomic import replacing
 from paratree.files.output import Output
 from paratree.registry import format_to_write
 from paratree.verbs._sharded import bytes_of, check_index, parts_of_tree, write_shards
-from paratree.verbs._targets import target_dtype
-from paratree.verbs._written import Cast, Untied, skipped_names
 from paratree.verbs.fingerprint import fingerprint
 from paratree.verbs.listing import reason_of
 from paratree.verbs.reading import opened, selected
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
+    from paratree.core.param import Param
     from paratree.core.plugin import Format
     from paratree.core.select import Selector
     from paratree.engine import Progress
@@ -67,6 +69,7 @@ def save(
     dtype: str | None = None,
     ties: str | None = None,
     shard_size: int | str | None = None,
+    like: object = None,
     force: bool = False,
     verify: bool = False,
     progress: Progress | None = None,
@@ -89,6 +92,8 @@ def save(
             ``"twice"`` every name with values of its own. Where it has ties, they are kept.
         shard_size: bytes, or a text as ``"5GB"``: what takes more is written as several files of at most so
             many bytes of values, and an index as Hugging Face has it; a larger parameter takes one by itself.
+        like: for a format that writes into a copy of another file, that file, or a live model of its
+            framework; by default the source, if it is of the format.
         force: whether a file that is there may be replaced.
         verify: read the file again, before it takes its place, and compare its fingerprint with that of the
             source; one in shards is read when it is complete.
@@ -113,27 +118,32 @@ def save(
         raise MismatchError(f"ties is 'once', 'twice' or None, not {ties!r:.80}")
     target = os.fspath(path)
     writer = format_to_write(target, format)
-    wanted = None if dtype is None else target_dtype(dtype).dtype
+    if dtype is not None:
+        floating_dtype(dtype)
     most = None if shard_size is None else bytes_of(shard_size)
     if most is not None:
         check_index(target, writer)
     with opened(source) as tree:
+        model = _like(tree, writer, like, source)
         chosen = selected(tree, select, kind)
-        skipped = skipped_names(chosen)
-        kept = _cast(_with_ties(_without(chosen, skipped), writer, ties), wanted)
+        skipped = _skipped(chosen)
+        held = _without(chosen, skipped) if skipped else chosen
+        kept = _with_ties(held if dtype is None else held.cast(dtype), writer, ties)
         _check(kept, writer)
         told = _told(kept, progress)
         parts = [] if most is None else parts_of_tree(kept, most)
         if len(parts) > 1:
             files, notes = write_shards(parts, target, writer, told, force=force)
-            notes += _overflows(kept, wanted)
+            notes += _overflows(kept)
             if verify:
                 _verify(kept, files[-1])
         else:
             files = [target]
             check = (lambda path: _verify(kept, path)) if verify else None
             with replacing(target, force=force, check=check) as file:
-                notes = [*writer.save(kept, Output(file, told)), *_overflows(kept, wanted)]
+                output = Output(file, told)
+                made = writer.save(kept, output) if model is None else writer.save_copy(kept, output, model)
+                notes = [*made, *_overflows(kept)]
     if skipped:
         notes.append(f"no numbers, left out: {_some(skipped)}")
     size = sum(os.stat(file).st_size for file in files)  # noqa: PTH116
@@ -141,6 +151,20 @@ def save(
     return Saved(
         tree.source, files[-1], writer.NAME, len(kept), size, kept.ties, tuple(notes), verify, shards
     )
+
+
+def _like(tree: ParamTree, writer: Format, like: object, source: object) -> object:
+    """Return what a copy is made of; ``None`` for a format that makes files of its own."""
+    if writer.MAKES != "copy":
+        if like is not None:
+            raise MismatchError(f"like is for formats that write into a copy, which {writer.NAME} does not")
+        return None
+    if like is None and tree.format != writer.NAME:
+        fact = f"{writer.NAME} is written into a copy of a file, or as a model has it"
+        raise UnsupportedError(f"{printable(tree.source)}: {fact}; give one as like= (--like)")
+    if like is None:
+        return tree.source if isinstance(source, ParamTree) else source
+    return like
 
 
 def _told(tree: ParamTree, progress: Progress | None) -> Callable[[int], None]:
@@ -165,37 +189,26 @@ def _firsts(tree: ParamTree) -> list[str]:
 
 
 def _without(tree: ParamTree, names: Iterable[str]) -> ParamTree:
-    """Return a tree of what is left, with the metadata at its place."""
     left = {name: param for name, param in tree.items() if name not in set(names)}
-    return _tree(tree, left)
+    return tree.with_params(left)
 
 
-def _tree(tree: ParamTree, params: Mapping[str, Param]) -> ParamTree:
-    return ParamTree(params, Origin(tree.source, tree.format, tree.meta))
+def _skipped(tree: ParamTree) -> list[str]:
+    """Return the names of what belongs to no model and has no numbers, as texts."""
+    return [name for name, param in tree.items() if param.kind == OTHER and param.array.problem is not None]
 
 
-def _cast(tree: ParamTree, dtype: str | None) -> ParamTree:
-    """Return a tree whose floating values are cast when they are read."""
-    if dtype is None:
-        return tree
-    return _tree(tree, {
-        name: Param(name, Cast(param.array, dtype), param.kind) if _is_cast(param, dtype) else param
-        for name, param in tree.items()
-    })  # fmt: skip
-
-
-def _is_cast(param: Param, dtype: str) -> bool:
-    return param.dtype != dtype and ("float" in param.dtype or param.dtype in BLOCKS)
-
-
-def _overflows(tree: ParamTree, dtype: str | None) -> list[str]:
+def _overflows(tree: ParamTree) -> list[str]:
     """Say how many finite values a cast has lost."""
-    lost = {name: param.array.overflowed for name, param in tree.items() if isinstance(param.array, Cast)}
-    names = [name for name, count in lost.items() if count]
-    if not names:
-        return []
-    count = f"{sum(lost.values())} finite value{'s' * (sum(lost.values()) != 1)}"
-    return [f"{count} beyond {dtype} became infinite or NaN: {_some(names)}"]
+    casts = {name: param.array for name, param in tree.items() if isinstance(param.array, Cast)}
+    lost = {name: array.overflowed for name, array in casts.items() if array.overflowed}
+    notes = []
+    for dtype in dict.fromkeys(casts[name].dtype for name in lost):
+        names = [name for name in lost if casts[name].dtype == dtype]
+        number = sum(lost[name] for name in names)
+        count = f"{number} finite value{'s' * (number != 1)}"
+        notes.append(f"{count} beyond {dtype} became infinite or NaN: {_some(names)}")
+    return notes
 
 
 def _with_ties(tree: ParamTree, writer: Format, ties: str | None) -> ParamTree:
@@ -212,10 +225,7 @@ def _with_ties(tree: ParamTree, writer: Format, ties: str | None) -> ParamTree:
     others = {name for group in groups for name in group[1:]}
     if ties == "once":
         return _without(tree, others)
-    return _tree(tree, {
-        name: Param(name, Untied(param.array), param.kind) if name in others else param
-        for name, param in tree.items()
-    })  # fmt: skip
+    return untied(tree, others)
 
 
 def _check(tree: ParamTree, writer: Format) -> None:
@@ -234,7 +244,7 @@ def _check(tree: ParamTree, writer: Format) -> None:
 def _advice(param: Param, writer: Format) -> str:
     """Return what to do about a dtype that a format cannot hold."""
     floats = [dtype for dtype in writer.WRITES if "float" in dtype]
-    if _is_cast(param, "") and floats:
+    if is_cast(param, "") and floats:
         return f"cast it: dtype= one of {', '.join(floats)}"
     return f"it holds {', '.join(writer.WRITES)}"
 

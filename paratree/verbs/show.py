@@ -17,9 +17,10 @@ if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable, Sequence
     from typing import Any
 
+    from paratree.core.param import Param
     from paratree.core.select import Selector
     from paratree.core.totals import Total
-    from paratree.core.tree import Param, ParamTree
+    from paratree.core.tree import ParamTree
 
 SORTS = ("name", "size")
 _MOST_META = 6

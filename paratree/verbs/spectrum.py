@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from paratree.core.errors import MismatchError, UnknownSourceError, printable
-from paratree.core.tree import Param, ParamTree
+from paratree.core.param import Param
+from paratree.core.tree import ParamTree
 from paratree.registry import array_of
 from paratree.registry import open as open_source
 from paratree.verbs._power_law import PowerLaw, power_law

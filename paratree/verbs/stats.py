@@ -26,8 +26,9 @@ if TYPE_CHECKING:
     from concurrent.futures import Executor
 
     from paratree.core.array import Shape
+    from paratree.core.param import Param
     from paratree.core.select import Selector
-    from paratree.core.tree import Param, ParamTree
+    from paratree.core.tree import ParamTree
     from paratree.engine import Progress
     from paratree.verbs.findings import Finding
     from paratree.verbs.reading import Plan

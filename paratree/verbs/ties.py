@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from paratree.core.array import Shape
-    from paratree.core.tree import Param, ParamTree
+    from paratree.core.param import Param
+    from paratree.core.tree import ParamTree
 
 
 @dataclass(frozen=True, slots=True)

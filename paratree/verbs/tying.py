@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from paratree.core.errors import MismatchError, NoSuchParamError, UnreadableError, printable
-from paratree.core.tree import Param
+from paratree.core.param import Param
 from paratree.registry import find_framework
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
-    from paratree.core.tree import Param
+    from paratree.core.param import Param
 
     Values = np.ndarray[Any, Any]
 

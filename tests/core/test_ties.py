@@ -5,7 +5,8 @@ from hypothesis import strategies as st
 
 from paratree.core.array import RefusedArray, Storage
 from paratree.core.names import BUFFER, PARAMETER
-from paratree.core.tree import Origin, Param, ParamTree
+from paratree.core.param import Param
+from paratree.core.tree import Origin, ParamTree
 from paratree.files.array import file_array
 from paratree.files.local import Memory, Window
 from tests.core.views import STORE, families, truth

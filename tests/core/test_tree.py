@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from paratree.core.array import RefusedArray
 from paratree.core.errors import NoSuchParamError, UnreadableError
 from paratree.core.names import split
-from paratree.core.tree import Origin, Param, ParamTree
+from paratree.core.param import Param
+from paratree.core.tree import Origin, ParamTree
 from tests.core.trees import param, tree_of
 
 TRANSFORMER = (

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from paratree.core.errors import UnreadableError
-from paratree.core.tree import Param
+from paratree.core.param import Param
 from paratree.render import json
 from paratree.verbs.formats import formats
 from paratree.verbs.get import Values

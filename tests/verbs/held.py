@@ -3,7 +3,8 @@
 import numpy as np
 
 from paratree.core.array import Storage
-from paratree.core.tree import Origin, Param, ParamTree
+from paratree.core.param import Param
+from paratree.core.tree import Origin, ParamTree
 from tests.attacks.makers import entry, safetensors
 
 _NAMES = {

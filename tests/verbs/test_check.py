@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 import paratree as pt
 from paratree.core.array import Storage
 from paratree.core.dtypes import numpy_dtype
-from paratree.core.tree import Origin, Param, ParamTree
+from paratree.core.param import Param
+from paratree.core.tree import Origin, ParamTree
 from paratree.verbs import fingerprint as hashing
 
 TARGETS = [

@@ -11,7 +11,8 @@ import pytest
 import paratree as pt
 from paratree import cli
 from paratree.core.array import RefusedArray
-from paratree.core.tree import Origin, Param, ParamTree
+from paratree.core.param import Param
+from paratree.core.tree import Origin, ParamTree
 from paratree.render import diff as render
 from paratree.verbs import _owners, _pairs
 from paratree.verbs._differences import Diff

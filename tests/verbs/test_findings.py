@@ -199,7 +199,8 @@ def test_a_matrix_of_equal_rows(dtype, shape):
 
 
 def test_a_mask_of_attention_is_no_finding():
-    from paratree.core.tree import Origin, Param, ParamTree
+    from paratree.core.param import Param
+    from paratree.core.tree import Origin, ParamTree
     from tests.verbs.test_stats import _Array
 
     mask = np.triu(np.full((4, 4), -np.inf), 1)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from paratree.core.errors import NoSuchParamError, UnreadableError
-from paratree.core.tree import Param
+from paratree.core.param import Param
 from paratree.files.array import file_array
 from paratree.files.local import Memory
 from paratree.verbs.get import get, parse_index, write_npy

@@ -18,11 +18,11 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 import paratree as pt
+from paratree.core.cast import rounded
 from paratree.core.dtypes import BITS, numpy_dtype
 from paratree.core.tree import Origin
 from paratree.registry import known_formats
 from paratree.verbs._sharded import bytes_of
-from paratree.verbs._written import rounded
 from tests import weights
 from tests.verbs.held import Held, held
 

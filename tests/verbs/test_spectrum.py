@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import paratree as pt
-from paratree.core.tree import Param
+from paratree.core.param import Param
 from paratree.render import spectrum as render
 from paratree.verbs._power_law import power_law
 from tests.verbs.held import tree_of

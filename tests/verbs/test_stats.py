@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 import paratree as pt
 from paratree.core.array import RefusedArray
 from paratree.core.dtypes import BITS, numpy_dtype
-from paratree.core.tree import Origin, Param, ParamTree
+from paratree.core.param import Param
+from paratree.core.tree import Origin, ParamTree
 from paratree.verbs import stats as module
 from tests import weights
 from tests.attacks.makers import entry, safetensors

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import paratree as pt
-from paratree.core.tree import Param
+from paratree.core.param import Param
 from paratree.verbs import _steps
 from paratree.verbs._distribution import QUANTILES, Bins, quantiles_and_spark
 from paratree.verbs._steps import coarse

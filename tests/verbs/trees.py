@@ -1,7 +1,8 @@
 """Trees that are only listed: shapes and dtypes without values."""
 
 from paratree.core.array import RefusedArray, Storage
-from paratree.core.tree import Origin, Param, ParamTree
+from paratree.core.param import Param
+from paratree.core.tree import Origin, ParamTree
 
 SHAPES = {
     "self_attn.q_proj.weight": (64, 64),
