@@ -1,15 +1,18 @@
-"""Write a file so that its path holds the old bytes or the new ones, never a part, also after a power cut.
+"""Write a file or a folder so that its path holds the old or the new, never a part, also after a power cut.
 
-The bytes go to a file of a random name in the same folder, are flushed to the disk, and the rename is, too.
-That file is locked while it is written: one that is not is what a killed writer left; the next removes it.
+The bytes go to a file (a folder) of a random name in the same folder, are flushed to the disk, and the rename
+is, too. It is locked while it is written: one that is not is what a killed writer left; the next removes it.
 """
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import fcntl
 import os
+import re
 import secrets
+import shutil
 import signal
 import stat
 import threading
@@ -26,7 +29,9 @@ if TYPE_CHECKING:
     from typing import IO, NoReturn
 
 _NEW_MODE = 0o666  # less the umask
+_NEW_FOLDER_MODE, _OWNERS_MODE = 0o777, 0o700
 _PREFIX, _SUFFIX = ".paratree-", ".tmp"
+_OURS = re.compile(r"\.paratree-[0-9a-f]{16}\.tmp")
 _YOUNG = 60  # seconds: a file that a writer may have made and not locked yet
 
 
@@ -58,7 +63,7 @@ def replacing(
     target = _target(Path(path))
     old = _existing(target, force)
     _remove_leftovers(target.parent)
-    new = target.with_name(f"{_PREFIX}{secrets.token_hex(8)}{_SUFFIX}")
+    new = _temporary(target)
     with _terminated_as_exit():
         try:
             try:
@@ -87,6 +92,72 @@ def replacing(
         _sync_folder(target.parent)
 
 
+@contextmanager
+def replacing_folder(
+    path: str | os.PathLike[str],
+    *,
+    replaceable: Callable[[str], None] | None = None,
+    check: Callable[[str], None] | None = None,
+) -> Iterator[str]:
+    """Give a new folder to fill; when the block ends without an error, it takes the place of ``path``.
+
+    A folder that is there is exchanged for the new one in one step and then removed with all that is in it.
+    What may be removed is for the caller to say; where the system cannot exchange two folders, none is
+    replaced. An empty folder counts as none. A symbolic link stays, and what it points to is replaced; owner
+    and permissions of an existing folder are kept. After an error, an interrupt or SIGTERM nothing is left of
+    the new folder.
+
+    Args:
+        path: where the folder shall be.
+        replaceable: called with the path of a folder that is there and not empty, before anything is written
+            and again before it is replaced; its error stops that. Without it no such folder is replaced.
+        check: called with the path of the complete new folder before it takes its place; as ``replaceable``.
+
+    Yields:
+        The path of the new folder.
+
+    Raises:
+        FileExistsError: there is a folder that is not empty and ``replaceable`` is not given.
+        OSError: the path is no place for a folder, the disk is full, or folders cannot be exchanged here.
+
+    Example:
+        >>> with replacing_folder("numbers") as folder:  # doctest: +SKIP
+        ...     Path(folder, "eight.bin").write_bytes(bytes(8))
+    """
+    target = _target(Path(path))
+    old = _existing_folder(target, replaceable)
+    _remove_leftovers(target.parent)
+    new = _temporary(target)
+    with _terminated_as_exit():
+        try:
+            _make_folder(new, path)
+            if old is not None and any(target.iterdir()):
+                _check_exchange(new, target)
+            with _locked_folder(new) as descriptor:
+                yield str(new)
+                if old is not None:
+                    _imitate(descriptor, old)
+                _sync_tree(new)
+                if check is not None:
+                    check(str(new))
+                now = _existing_folder(target, replaceable)  # it may have come while we wrote
+                if now is not None and any(target.iterdir()):
+                    _exchange(new, target)
+                else:
+                    new.rename(target)
+        except BaseException as error:
+            if isinstance(error, OSError) and error.filename is None:  # of a write
+                error.filename = str(path)
+            _remove_folder(new)
+            raise
+        _sync_folder(target.parent)
+        _remove_folder(new)  # what was exchanged
+
+
+def _temporary(target: Path) -> Path:
+    return target.with_name(f"{_PREFIX}{secrets.token_hex(8)}{_SUFFIX}")
+
+
 def _target(path: Path) -> Path:
     """Return the file that ``path`` means, links followed; a link to nothing is refused, not guessed at."""
     target = Path(os.path.realpath(path))  # Path.resolve raises RuntimeError for a circle of links
@@ -110,6 +181,95 @@ def _existing(target: Path, force: bool) -> os.stat_result | None:
     return old
 
 
+def _existing_folder(target: Path, replaceable: Callable[[str], None] | None) -> os.stat_result | None:
+    """Return what is known of the folder to be replaced, if there is one."""
+    try:
+        old = target.stat()
+    except FileNotFoundError:
+        return None
+    if not stat.S_ISDIR(old.st_mode):
+        raise OSError(errno.ENOTDIR, "not a folder; give another path", printable(str(target)))
+    if any(target.iterdir()):
+        if replaceable is None:
+            raise FileExistsError(
+                errno.EEXIST, "it exists; replacing it takes force (--force)", printable(str(target))
+            )
+        replaceable(str(target))
+    return old
+
+
+def _make_folder(new: Path, path: str | os.PathLike[str]) -> None:
+    try:
+        new.mkdir(_NEW_FOLDER_MODE)
+    except OSError as error:  # say which folder was asked for, not the temporary one
+        raise type(error)(error.errno, error.strerror, str(path)) from None
+
+
+@contextmanager
+def _locked_folder(folder: Path) -> Iterator[int]:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        with suppress(OSError):  # as with files
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _check_exchange(new: Path, target: Path) -> None:
+    """Exchange two empty folders, so that a system that cannot is found out before anything is written."""
+    other = _temporary(target)
+    other.mkdir()
+    try:
+        _exchange(new, other)
+    finally:
+        other.rmdir()
+
+
+_HERE, _EXCHANGE = -100, 2  # AT_FDCWD, RENAME_EXCHANGE of Linux
+_UNABLE = (errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP)
+
+
+def _exchange(one: Path, other: Path) -> None:
+    """Exchange two folders in one step: renameat2(2), of Linux 3.15 and glibc 2.28."""
+    rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    number = errno.ENOSYS
+    if rename is not None:
+        failed = rename(_HERE, os.fsencode(one), _HERE, os.fsencode(other), _EXCHANGE)
+        number = ctypes.get_errno() if failed else 0
+    if number:
+        unable = (
+            "two folders cannot be exchanged in one step here; give a new name, remove the old afterwards"
+        )
+        fact = unable if number in _UNABLE else os.strerror(number)
+        raise OSError(number, fact, printable(str(other)))
+
+
+def _sync_tree(folder: Path) -> None:
+    """Flush every file and folder to the disk, what is inside first."""
+    for path, _, names in os.walk(folder, topdown=False, onerror=_raise):
+        for name in names:
+            descriptor = os.open(Path(path, name), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+        _sync_folder(Path(path))
+
+
+def _raise(error: OSError) -> NoReturn:
+    raise error
+
+
+def _remove_folder(folder: Path) -> None:
+    """Remove a folder that has or had our random name; what took its place is on the disk before."""
+    if folder.exists():
+        with suppress(OSError):
+            _sync_folder(folder.parent)
+            folder.chmod(_OWNERS_MODE)  # what is in a read-only folder could not be removed
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 def _remove_leftovers(folder: Path) -> None:
     """Remove what writers left that were killed: nobody holds the lock of it."""
     with suppress(OSError):
@@ -122,8 +282,13 @@ def _remove_leftover(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if time.time() - os.fstat(descriptor).st_mtime > _YOUNG:
+        found = os.fstat(descriptor)
+        if time.time() - found.st_mtime <= _YOUNG:
+            return
+        if not stat.S_ISDIR(found.st_mode):
             path.unlink()
+        elif _OURS.fullmatch(path.name):
+            shutil.rmtree(path)
     finally:
         os.close(descriptor)
 

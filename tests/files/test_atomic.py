@@ -1,16 +1,19 @@
 """Atomic writes: the old file or the new one, never a part, nothing left behind."""
 
+import ctypes
+import errno
 import os
 import signal
 import stat
 import subprocess
 import sys
 import threading
+from types import SimpleNamespace
 
 import pytest
 
 from paratree.files import atomic
-from paratree.files.atomic import replacing
+from paratree.files.atomic import replacing, replacing_folder
 
 
 def entries(folder):
@@ -249,3 +252,249 @@ def test_links_and_folders_of_that_name_stay(tmp_path):
     (tmp_path / ".paratree-folder.tmp").mkdir()
     write(tmp_path / "w")
     assert entries(tmp_path) == [".paratree-folder.tmp", ".paratree-link.tmp", "precious", "w"]
+
+
+# Folders
+
+
+def fill(path, data=b"new", **options):
+    with replacing_folder(path, **options) as folder:
+        write_in(folder, data)
+
+
+def write_in(folder, data=b"new"):
+    os.mkdir(os.path.join(folder, "deep"))  # noqa: PTH102, PTH118
+    for name in ("a", "deep/b"):
+        with open(os.path.join(folder, name), "wb") as file:  # noqa: PTH118, PTH123
+            file.write(data)
+
+
+def content(folder):
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+NEW = {"a": b"new", "deep/b": b"new"}
+
+
+def anything(path):
+    """Let any folder be replaced."""
+
+
+def old_folder(path):
+    path.mkdir()
+    (path / "old").write_bytes(b"old")
+    return path
+
+
+def test_a_new_folder_has_the_mode_that_the_umask_leaves(tmp_path):
+    before = os.umask(0o027)
+    try:
+        fill(tmp_path / "f")
+    finally:
+        os.umask(before)
+    assert content(tmp_path / "f") == NEW
+    assert modes(tmp_path / "f") == 0o750
+    assert entries(tmp_path) == ["f"]
+
+
+@pytest.mark.parametrize("mode", [0o700, 0o775, 0o555])
+def test_a_replaced_folder_keeps_its_mode_and_nothing_of_its_content(mode, tmp_path):
+    path = old_folder(tmp_path / "f")
+    path.chmod(mode)
+    fill(path, replaceable=anything)
+    assert (content(path), modes(path)) == (NEW, mode)
+    assert entries(tmp_path) == ["f"]
+
+
+def test_an_existing_folder_is_kept_unless_it_may_be_replaced(tmp_path):
+    path = old_folder(tmp_path / "f")
+    with pytest.raises(FileExistsError, match="force"):
+        fill(path)
+
+    def refuse(path):
+        raise ValueError(path)
+
+    with pytest.raises(ValueError, match=str(path)):
+        fill(path, replaceable=refuse)
+    assert content(path) == {"old": b"old"}
+    assert entries(tmp_path) == ["f"]
+
+
+def test_an_empty_folder_counts_as_none(tmp_path):
+    (tmp_path / "f").mkdir(0o700)
+    fill(tmp_path / "f")
+    assert content(tmp_path / "f") == NEW
+    assert modes(tmp_path / "f") == 0o700
+
+
+def test_a_folder_that_came_or_changed_meanwhile_is_asked_about(tmp_path):
+    asked = []
+    with pytest.raises(FileExistsError), replacing_folder(tmp_path / "f") as folder:
+        write_in(folder)
+        old_folder(tmp_path / "f")
+    with replacing_folder(tmp_path / "f", replaceable=asked.append) as folder:
+        write_in(folder)
+        (tmp_path / "f" / "another").write_bytes(b"")
+    assert asked == [str(tmp_path / "f")] * 2
+    assert entries(tmp_path) == ["f"]
+
+
+def test_a_link_to_a_folder_stays_and_its_target_is_replaced(tmp_path):
+    (tmp_path / "deep").mkdir()
+    target, link = old_folder(tmp_path / "deep" / "target"), tmp_path / "link"
+    link.symlink_to("deep/target")
+    fill(link, replaceable=anything)
+    assert link.is_symlink()
+    assert content(target) == NEW
+    assert entries(tmp_path / "deep") == ["target"]
+
+
+def test_what_is_no_folder_is_refused(tmp_path):
+    (tmp_path / "file").write_bytes(b"precious")
+    (tmp_path / "dangling").symlink_to("nowhere")
+    for name, fact in (("file", "not a folder"), ("dangling", "link to nothing"), ("file/f", "Not a dir")):
+        with pytest.raises(OSError, match=fact):
+            fill(tmp_path / name, replaceable=anything)
+    assert content(tmp_path) == {"file": b"precious"}
+
+
+def test_links_in_a_folder_that_is_replaced_are_not_followed(tmp_path):
+    old_folder(tmp_path / "precious")
+    (old_folder(tmp_path / "f") / "link").symlink_to(tmp_path / "precious")
+    fill(tmp_path / "f", replaceable=anything)
+    assert content(tmp_path / "precious") == {"old": b"old"}
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt(), ValueError()])
+def test_an_error_leaves_the_old_folder_and_nothing_else(error, tmp_path):
+    path = old_folder(tmp_path / "f")
+    with pytest.raises(type(error)), replacing_folder(path, replaceable=anything) as folder:
+        write_in(folder)
+        raise error
+    with pytest.raises(type(error)):
+        fill(path, replaceable=anything, check=lambda folder: fail_with(error))
+    assert content(path) == {"old": b"old"}
+    assert entries(tmp_path) == ["f"]
+
+
+def fail_with(error):
+    raise error
+
+
+@pytest.mark.parametrize("failing", ["fsync", "mkdir", "rename"])
+def test_a_failing_disk_leaves_the_old_folder(failing, tmp_path, monkeypatch):
+    def fail(*_, **__):
+        raise OSError(5, "Input/output error")
+
+    path = old_folder(tmp_path / "f")
+    (tmp_path / "empty").mkdir()
+    monkeypatch.setattr(atomic.os, failing, fail)
+    with pytest.raises(OSError, match="Input/output"):
+        fill(tmp_path / "empty" if failing == "rename" else path, replaceable=anything)
+    monkeypatch.undo()
+    assert content(path) == {"old": b"old"}
+    assert entries(tmp_path) == ["empty", "f"]
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.EINVAL])
+def test_where_folders_cannot_be_exchanged_none_is_replaced(number, tmp_path, monkeypatch):
+    def unable(*_):
+        ctypes.set_errno(number)
+        return -1
+
+    path = old_folder(tmp_path / "f")
+    monkeypatch.setattr(atomic.ctypes, "CDLL", lambda *_, **__: SimpleNamespace(renameat2=unable))
+    unable_here = pytest.raises(OSError, match="cannot be exchanged in one step here; give a new name")
+    with unable_here, replacing_folder(path, replaceable=anything):
+        pytest.fail("nothing is to be written")
+    fill(tmp_path / "g")
+    assert content(path) == {"old": b"old"}
+    assert entries(tmp_path) == ["f", "g"]
+
+
+def test_a_system_without_the_call_replaces_no_folder(tmp_path, monkeypatch):
+    path = old_folder(tmp_path / "f")
+    monkeypatch.setattr(atomic.ctypes, "CDLL", lambda *_, **__: SimpleNamespace())
+    with pytest.raises(OSError, match="give a new name"):
+        fill(path, replaceable=anything)
+    assert content(path) == {"old": b"old"}
+
+
+def test_a_folder_reaches_the_disk_before_the_name_and_the_name_before_the_end(tmp_path, monkeypatch):
+    done = []
+    fsync, rename, exchange, rmtree = os.fsync, os.rename, atomic._exchange, atomic.shutil.rmtree
+
+    def logged_fsync(descriptor):
+        done.append(os.path.basename(os.readlink(f"/proc/self/fd/{descriptor}")))  # noqa: PTH115, PTH119
+        fsync(descriptor)
+
+    def logged(name, real):
+        def call(*arguments, **options):
+            done.append(name)
+            return real(*arguments, **options)
+
+        return call
+
+    monkeypatch.setattr(os, "fsync", logged_fsync)
+    monkeypatch.setattr(os, "rename", logged("rename", rename))
+    fill(tmp_path / "f")
+    temporary = done[3]
+    assert done == ["b", "deep", "a", temporary, "rename", tmp_path.name]
+    monkeypatch.setattr(atomic, "_exchange", logged("exchange", exchange))
+    monkeypatch.setattr(atomic.shutil, "rmtree", logged("remove", rmtree))
+    done.clear()
+    fill(tmp_path / "f", replaceable=anything)
+    last = done.index("exchange", 1)
+    assert done[last - 4 : last] == ["b", "deep", "a", done[last - 1]]
+    assert done[last + 1] == tmp_path.name
+    assert done[-1] == "remove"
+
+
+FILLING = """
+import os, signal, sys, time
+from paratree.files.atomic import replacing_folder
+with replacing_folder(sys.argv[1], replaceable=str) as folder:
+    with open(os.path.join(folder, "half"), "wb") as file:
+        file.write(b"half")
+    print("writing", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize(
+    ("number", "codes"), [(signal.SIGTERM, {143}), (signal.SIGINT, {130, -signal.SIGINT})]
+)
+def test_a_signal_leaves_the_old_folder_and_nothing_else(number, codes, tmp_path):
+    path = old_folder(tmp_path / "f")
+    with subprocess.Popen(
+        [sys.executable, "-c", FILLING, path], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    ) as process:
+        assert process.stdout.readline() == b"writing\n"
+        assert len(entries(tmp_path)) == 2
+        process.send_signal(number)
+        assert process.wait(30) in codes
+    assert content(path) == {"old": b"old"}
+    assert entries(tmp_path) == ["f"]
+
+
+def test_the_folder_of_a_killed_writer_is_removed_by_the_next_one_of_a_living_is_not(tmp_path):
+    with subprocess.Popen(
+        [sys.executable, "-c", FILLING, tmp_path / "f"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    ) as process:
+        assert process.stdout.readline() == b"writing\n"
+        (temporary,) = entries(tmp_path)
+        os.utime(tmp_path / temporary, (0, 0))
+        write(tmp_path / "while_it_lives")
+        assert temporary in entries(tmp_path)
+        process.kill()
+    os.utime(tmp_path / temporary, (0, 0))
+    fill(tmp_path / "g")
+    assert entries(tmp_path) == ["g", "while_it_lives"]
+
+
+def test_old_folders_of_another_name_stay(tmp_path):
+    for name in (".paratree-mine.tmp", ".paratree-0123456789abcdef0.tmp"):
+        old_folder(tmp_path / name)
+        os.utime(tmp_path / name, (0, 0))
+    write(tmp_path / "w")
+    assert len(entries(tmp_path)) == 3
