@@ -85,3 +85,54 @@ def test_trouble_is_one_line_and_2(words, fact, file, tmp_path):
 def test_a_selection_that_fits_nothing_is_1(file, tmp_path):
     assert run("convert", file, tmp_path / "m.pt", "--select", "nope").returncode == 1
     assert not any(tmp_path.iterdir())
+
+
+def names(path):
+    with pt.open(path) as tree:
+        return {name: param.dtype for name, param in tree.items()}
+
+
+def test_names_change_in_one_order_and_each_is_cast_once(tmp_path):
+    w = np.linspace(-3, 3, 12, dtype="float32").reshape(3, 4)
+    np.savez(tmp_path / "m.npz", **{"module.0.weight": w, "module.0.bias": w[0], "module.n": np.arange(3)})
+    done = run(
+        "convert", "m.npz", "m.safetensors", "--drop", "**.n", "--dtype", "bf16", "--cast", "**.bias=fp64",
+        "--strip-prefix", "module.", "--rename", "0.*=first.*", "--rename-regex", "weigh(t)=kernel\\1",
+        "--add-prefix", "net.", cwd=tmp_path,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (0, "")
+    assert names(tmp_path / "m.safetensors") == {"net.first.kernelt": "bfloat16", "net.first.bias": "float64"}
+
+
+def test_untied_names_have_values_of_their_own(file, tmp_path):
+    assert run("convert", file, tmp_path / "m.pt", "--untie").returncode == 0
+    with pt.open(file) as source, pt.open(tmp_path / "m.pt") as tree:
+        assert source.ties
+        assert tree.ties == ()
+    assert run("diff", file, tmp_path / "m.pt").returncode == 1  # tied differently
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "fact"),
+    [
+        ("--drop", "nope.**", "nothing fits 'nope.**'"),
+        ("--cast", "nope.**=bf16", "no tensor fits"),
+        ("--cast", "**=int8", "'int8' is no floating dtype"),
+        ("--cast", "bf16", "'bf16' is no P=D, as '**.weight=bf16'"),
+        ("--strip-prefix", "module.", "nothing fits '^module"),
+        ("--rename", "nope=x", "no parameter 'nope'"),
+        ("--rename", "a.*=x", "is no FROM=TO with the same wildcards"),
+        ("--rename", "**=x**", ""),
+        ("--rename-regex", "(=x", "'(' is no regular expression"),
+        ("--rename-regex", ".*=x", "would both be"),
+        ("--like", "other.onnx", "like is for formats that write into a copy, which safetensors does not"),
+    ],
+)
+def test_a_change_that_fits_nothing_is_trouble_and_writes_nothing(option, value, fact, file, tmp_path):
+    done = run("convert", file, tmp_path / "m.safetensors", option, value)
+    if not fact:
+        assert done.returncode == 0
+        return
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert fact in done.stderr
+    assert list(tmp_path.iterdir()) == []

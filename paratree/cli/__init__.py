@@ -23,7 +23,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_VERDICTS = ("diff", "check")  # commands of which 1 says that something differs or fails
+_LOOK_UPS = ("show", "get", "stats", "spectrum")  # commands of which 1 says that nothing was found
 _ASCII = str.maketrans(
     {"×": "x", "·": "-", "–": "-", "…": "...", "⛓": "="}
 )  # for a stdout that has no such signs
@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if argv is None:
             gc.freeze()
     except paratree.NoSuchParamError as error:
-        return complain(str(error), arguments, TROUBLE if options.command in _VERDICTS else NOTHING)
+        return complain(str(error), arguments, NOTHING if options.command in _LOOK_UPS else TROUBLE)
     except (paratree.ParatreeError, IndexError) as error:
         return complain(str(error), arguments)
     except BrokenPipeError:

@@ -132,7 +132,17 @@ def fill_convert(parser: argparse.ArgumentParser) -> None:
     output.complete = _FILE  # type: ignore[attr-defined]
     add("--format", metavar="F", help="name of the format, as safetensors, where the suffix does not tell")
     _add_selection(parser)
+    add("--drop", metavar="P", action="append", type=_selector, help="leave out what fits; repeatable")
     add("--dtype", metavar="D", help="cast floating values, as to bf16: to nearest, ties to even")
+    add("--cast", metavar="P=D", action="append", type=_casting,
+        help="cast what fits, as '**.norm.**=fp32', whatever --dtype says; repeatable")  # fmt: skip
+    add("--strip-prefix", metavar="P", action="append", help="take it from names, as 'module.'; repeatable")
+    add("--rename", metavar="FROM=TO", action="append", type=_renaming,
+        help="'*' and '**' stand for the same text in both; the first that fits counts")  # fmt: skip
+    add("--rename-regex", metavar="R=TO", action="append", type=_regex_renaming,
+        help="replace what a regular expression finds; '\\1' is a group of it; repeatable")  # fmt: skip
+    add("--add-prefix", metavar="P", help="put it before every name, as 'model.'")
+    add("--untie", action="store_true", help="give every tied name values of its own")
     add("--ties", choices=("once", "twice"),
         help="where the format has no ties: write the first name alone, or every name")  # fmt: skip
     add(
@@ -160,6 +170,25 @@ def _selector(text: str) -> str:
     except (ValueError, re.error) as error:
         raise argparse.ArgumentTypeError(str(error)) from None
     return text
+
+
+def _casting(text: str) -> tuple[str, str]:
+    pattern, equals, dtype = text.rpartition("=")
+    if not equals or not pattern or not dtype:
+        raise argparse.ArgumentTypeError(f"'{text}' is no P=D, as '**.weight=bf16'")
+    return _selector(pattern), dtype
+
+
+def _regex_renaming(text: str) -> tuple[object, str]:
+    import re
+
+    pattern, equals, target = text.rpartition("=")
+    if not equals or not pattern:
+        raise argparse.ArgumentTypeError(f"'{text}' is no REGEX=TO")
+    try:
+        return re.compile(pattern), target
+    except re.error as error:
+        raise argparse.ArgumentTypeError(f"'{pattern}' is no regular expression: {error}") from None
 
 
 def _positive(text: str) -> int:

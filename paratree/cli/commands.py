@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 
 from paratree.cli.console import DONE, NOTHING, TROUBLE, complain, is_rich, print_rich, width
@@ -10,6 +11,9 @@ from paratree.cli.sources import open_source
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Iterable
+
+    from paratree.core.tree import ParamTree
 
 
 def run_show(options: argparse.Namespace) -> int:
@@ -168,9 +172,9 @@ def run_convert(options: argparse.Namespace) -> int:
 
     with open_source(options.source) as tree, progress.bar("writing") as update:
         found = save(
-            tree, options.output, format=options.format, select=options.select, kind=options.kind,
-            dtype=options.dtype, ties=options.ties, shard_size=options.shard_size, like=options.like,
-            force=options.force, verify=options.verify, progress=update,
+            _changed(tree, options), options.output, format=options.format, ties=options.ties,
+            shard_size=options.shard_size, like=options.like, force=options.force, verify=options.verify,
+            progress=update,
         )  # fmt: skip
     if options.json:
         print(render.as_json(found), end="")
@@ -178,6 +182,37 @@ def run_convert(options: argparse.Namespace) -> int:
         for line in render.lines(found):
             print(f"paratree: {line}", file=sys.stderr)
     return DONE
+
+
+def _changed(tree: ParamTree, options: argparse.Namespace) -> ParamTree:
+    """Return what is to be written: patterns are of the names of the source, and prefixes come last."""
+    from paratree.verbs.reading import selected
+
+    tree = selected(tree, options.select, options.kind)
+    for pattern in options.drop or ():
+        tree = tree.drop(pattern)
+    tree = _cast(tree, options.dtype, options.cast or ())
+    if prefixes := options.strip_prefix:
+        tree = tree.rename({re.compile(f"^{re.escape(prefix)}"): "" for prefix in prefixes})
+    for rules in (options.rename, options.rename_regex):
+        tree = tree.rename(dict(rules)) if rules else tree
+    if options.add_prefix:
+        tree = tree.rename(lambda name: options.add_prefix + name)
+    return tree.untie() if options.untie else tree
+
+
+def _cast(tree: ParamTree, dtype: str | None, casts: Iterable[tuple[str, str]]) -> ParamTree:
+    """Return what is cast, each name once: as the last pattern that fits it says, else to the dtype."""
+    from paratree.verbs.reading import selected
+
+    wanted = {} if dtype is None else dict.fromkeys(tree, dtype)
+    for pattern, other in casts:
+        fitting = selected(tree, pattern)
+        wanted |= {tied: other for name in fitting for tied in tree.tied_with(name)}
+    for each in dict.fromkeys(wanted.values()):
+        names = {tree[name].name for name, chosen in wanted.items() if chosen == each}
+        tree = tree.cast(each, lambda param, names=names: param.name in names)
+    return tree
 
 
 def run_formats(options: argparse.Namespace) -> int:

@@ -40,7 +40,10 @@ class Format(Protocol):
         READS: what is read, in a few words.
         EXTRA: the extra of ``pip install 'paratree[…]'`` that reading values needs, or ``None``.
         WRITES: names of the dtypes that can be written; empty if the format is read only.
-        MAKES: of a format that writes, what: ``"file"``, or ``"copy"``, of another file with other values.
+        MAKES: of a format that writes, what: ``"file"``; ``"copy"``, of another file with other values; or
+            ``"folder"``.
+        FILES: of a format that makes folders, a regular expression: the paths in it of the files of one. A
+            folder that has any other is never replaced.
     """
 
     NAME: str
@@ -52,6 +55,7 @@ class Format(Protocol):
     EXTRA: str | None
     WRITES: Collection[str]
     MAKES: str
+    FILES: str
 
     def sniff(self, file: File, /) -> bool:
         """Tell from the bytes whether the file is of this format."""
@@ -85,6 +89,13 @@ class Format(Protocol):
         Raises:
             UnsupportedError: ``like`` is none of this format.
             MismatchError: the names, shapes or dtypes of the tree are not those of ``like``.
+        """
+        ...
+
+    def save_folder(self, tree: ParamTree, folder: str, written: Callable[[int], None], /) -> Sequence[str]:
+        """Write a tree into an empty folder, which takes its place when it is complete; else as ``save``.
+
+        ``written`` is called with the number of bytes of values whenever some were written.
         """
         ...
 

@@ -98,15 +98,16 @@ def dropped(tree: ParamTree, pattern: Selector) -> ParamTree:
 
 
 def cast(tree: ParamTree, dtype: str, pattern: Selector | None = None) -> ParamTree:
-    """Return a tree whose floating values, or those of what fits, are cast when they are read."""
+    """Return a tree with floating values cast when they are read: of what fits, and is tied with it."""
     from paratree.core.cast import Cast
 
     wanted = floating_dtype(dtype)
     chosen = tree if pattern is None else _chosen(tree, pattern)
+    names = dict.fromkeys(tied for name in chosen for tied in tree.tied_with(name))
     new = {
-        name: with_array(param, Cast(param.array, wanted))
-        for name, param in chosen.items()
-        if is_cast(param, wanted)
+        name: with_array(tree[name], Cast(tree[name].array, wanted))
+        for name in names
+        if is_cast(tree[name], wanted)
     }
     return tree.with_params({name: new.get(name, param) for name, param in tree.items()})
 
