@@ -240,7 +240,7 @@ _COMPANIONS = (  # how files end that lie beside weights and hold none, and whic
 
 
 def format_to_write(path: str, name: str | None = None) -> Format:
-    """Return the format that writes a file, by its suffix or by the name of its module.
+    """Return the format that writes a file, by its suffix or, one of folders always, the name of its module.
 
     Raises:
         UnsupportedError: there is none that is written.
@@ -250,7 +250,8 @@ def format_to_write(path: str, name: str | None = None) -> Format:
         if name not in every:
             raise UnsupportedError(f"'{printable(name)}' is no format that is written: {', '.join(every)}")
         return every[name]
-    suffixes = {suffix: module for module in every.values() for suffix in module.SUFFIXES}
+    of_files = [module for module in every.values() if module.MAKES != "folder"]
+    suffixes = {suffix: module for module in of_files for suffix in module.SUFFIXES}
     fitting = [suffix for suffix in suffixes if path.endswith(suffix) and not suffix.endswith(".json")]
     if not fitting:
         raise UnsupportedError(

@@ -75,7 +75,7 @@ def test_every_module_says_what_it_is_in_one_line(name):
 @pytest.mark.parametrize("name", modules_of(formats))
 def test_a_format_has_what_a_format_offers(name):
     module = registry.known_formats()[name]
-    assert all(hasattr(module, fact) for fact in plugin.Format.__annotations__.keys() - {"MAKES"})
+    assert all(hasattr(module, fact) for fact in plugin.Format.__annotations__.keys() - {"MAKES", "FILES"})
     assert all(
         isinstance(text, str) and text for text in (module.NAME, module.LAZY, module.TIES, module.READS)
     )
@@ -88,6 +88,7 @@ def test_a_format_has_what_a_format_offers(name):
         function = {"file": "save", "copy": "save_copy", "folder": "save_folder"}[module.MAKES]
         assert callable(getattr(module, function))
         assert callable(module.holds_tie)
+        assert hasattr(module, "FILES") == (module.MAKES == "folder")
 
 
 def test_every_suffix_of_its_own_asks_its_format_first():

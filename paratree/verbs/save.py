@@ -1,4 +1,4 @@
-"""Write a tree to a file: whole or not at all, bit for bit, ties kept."""
+"""Write a tree to a file or a folder: whole or not at all, bit for bit, ties kept."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from paratree.core.names import OTHER
 from paratree.core.surgery import is_cast, untied
 from paratree.core.tree import ParamTree
 from paratree.engine import check_workers
-from paratree.files.atomic import replacing
-from paratree.files.output import Output
+from paratree.files.output import writing
 from paratree.registry import format_to_write
+from paratree.verbs._folders import write_folder
 from paratree.verbs._sharded import bytes_of, check_index, parts_of_tree, write_shards
 from paratree.verbs.fingerprint import fingerprint
 from paratree.verbs.listing import reason_of
@@ -38,14 +38,15 @@ class Saved:
 
     Attributes:
         source: path, or the class of the live object.
-        path: the file that was written.
+        path: the file that was written, or the folder.
         format: name of its format.
         names: number of names that the file gives back.
         nbytes: size of the file, of all files together.
         ties: the tied groups that the file ties again.
         notes: what the file does not hold, and what one should know, a sentence each.
         verified: whether the file was read again and has the content of the source.
-        files: of a checkpoint in shards, the shards, and the index last, which is the ``path``.
+        files: of a checkpoint in shards, the shards, and the index last, which is the ``path``; of a folder,
+            the files in it.
     """
 
     source: str
@@ -82,8 +83,10 @@ def save(
 
     Args:
         source: a path, a tree or a subtree of one, or a live model.
-        path: the file; a symbolic link stays, and what it points to is replaced.
-        format: name of the format's module, as ``"safetensors"``; by default the suffix of the path decides.
+        path: the file, or the folder for a format of folders; a symbolic link stays, and what it points to is
+            replaced.
+        format: name of the format's module, as ``"safetensors"``; by default the suffix of the path decides;
+            a format of folders, as ``"dcp"``, is named always.
         select: only parameters that fit, as in :meth:`paratree.ParamTree.select`.
         kind: only these kinds, as ``"parameter"``.
         dtype: cast floating values to this floating dtype, as ``"bf16"``, to nearest, ties to even; decode
@@ -94,7 +97,8 @@ def save(
             many bytes of values, and an index as Hugging Face has it; a larger parameter takes one by itself.
         like: for a format that writes into a copy of another file, that file, or a live model of its
             framework; by default the source, if it is of the format.
-        force: whether a file that is there may be replaced.
+        force: whether a file that is there may be replaced; a folder, if it is a checkpoint of the format and
+            every file in it is named as one of that, so that nothing else is lost.
         verify: read the file again, before it takes its place, and compare its fingerprint with that of the
             source; one in shards is read when it is complete.
         progress: called with the bytes that are done and the bytes of all.
@@ -118,6 +122,8 @@ def save(
         raise MismatchError(f"ties is 'once', 'twice' or None, not {ties!r:.80}")
     target = os.fspath(path)
     writer = format_to_write(target, format)
+    if writer.MAKES == "files" and not target.endswith(writer.SUFFIXES):
+        target += writer.SUFFIXES[0]
     if dtype is not None:
         floating_dtype(dtype)
     most = None if shard_size is None else bytes_of(shard_size)
@@ -131,26 +137,29 @@ def save(
         kept = _with_ties(held if dtype is None else held.cast(dtype), writer, ties)
         _check(kept, writer)
         told = _told(kept, progress)
+        check = (lambda path: _verify(kept, path)) if verify and writer.MAKES != "files" else None
         parts = [] if most is None else parts_of_tree(kept, most)
         if len(parts) > 1:
             files, notes = write_shards(parts, target, writer, told, force=force)
             notes += _overflows(kept)
             if verify:
                 _verify(kept, files[-1])
+        elif writer.MAKES == "folder":
+            files, notes = write_folder(kept, target, writer, told, force=force, check=check)
+            notes += _overflows(kept)
         else:
-            files = [target]
-            check = (lambda path: _verify(kept, path)) if verify else None
-            with replacing(target, force=force, check=check) as file:
-                output = Output(file, told)
+            with writing(target, told, force=force, check=check) as output:
                 made = writer.save(kept, output) if model is None else writer.save_copy(kept, output, model)
-                notes = [*made, *_overflows(kept)]
+            files, notes = [*output.made, target], [*made, *_overflows(kept)]
+            if verify and check is None:
+                _verify(kept, target)
     if skipped:
         notes.append(f"no numbers, left out: {_some(skipped)}")
     size = sum(os.stat(file).st_size for file in files)  # noqa: PTH116
-    shards = tuple(files) if len(files) > 1 else ()
-    return Saved(
-        tree.source, files[-1], writer.NAME, len(kept), size, kept.ties, tuple(notes), verify, shards
-    )
+    in_folder = writer.MAKES == "folder"
+    several = tuple(files) if in_folder or len(files) > 1 else ()
+    final = target if in_folder else files[-1]
+    return Saved(tree.source, final, writer.NAME, len(kept), size, kept.ties, tuple(notes), verify, several)
 
 
 def _like(tree: ParamTree, writer: Format, like: object, source: object) -> object:
@@ -159,12 +168,17 @@ def _like(tree: ParamTree, writer: Format, like: object, source: object) -> obje
         if like is not None:
             raise MismatchError(f"like is for formats that write into a copy, which {writer.NAME} does not")
         return None
-    if like is None and tree.format != writer.NAME:
+    if like is None and not (tree.format.startswith(writer.NAME) and _is_there(source)):
         fact = f"{writer.NAME} is written into a copy of a file, or as a model has it"
         raise UnsupportedError(f"{printable(tree.source)}: {fact}; give one as like= (--like)")
     if like is None:
         return tree.source if isinstance(source, ParamTree) else source
     return like
+
+
+def _is_there(source: object) -> bool:
+    """Tell whether what a tree was opened from can be had again: of a live model it knows the class only."""
+    return not isinstance(source, ParamTree) or os.path.exists(source.source)  # noqa: PTH110
 
 
 def _told(tree: ParamTree, progress: Progress | None) -> Callable[[int], None]:

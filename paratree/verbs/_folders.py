@@ -1,0 +1,71 @@
+"""Write a tree as a folder, which takes the place of an older checkpoint of its format and of no other."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from paratree.core.errors import MismatchError, UnknownSourceError, printable
+from paratree.files.atomic import replacing_folder
+from paratree.files.local import LocalFile
+from paratree.registry import entry_of, find_format
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from paratree.core.plugin import Format
+    from paratree.core.tree import ParamTree
+
+
+def write_folder(
+    tree: ParamTree,
+    path: str,
+    writer: Format,
+    written: Callable[[int], None],
+    *,
+    force: bool,
+    check: Callable[[str], None] | None,
+) -> tuple[list[str], list[str]]:
+    """Write a folder, and return the paths of its files and what it does not hold.
+
+    Raises:
+        FileExistsError: there is a folder that is not empty, and ``force`` is false.
+        MismatchError: what would be replaced is not, file by file, a checkpoint of this format.
+    """
+    replaceable = (lambda folder: check_replaceable(folder, writer)) if force else None
+    with replacing_folder(path, replaceable=replaceable, check=check) as folder:
+        notes = writer.save_folder(tree, folder, written)
+        names = sorted(str(file.relative_to(folder)) for file in _files(Path(folder)))
+    return [os.path.join(path, name) for name in names], [*notes]  # noqa: PTH118
+
+
+def check_replaceable(folder: str, writer: Format) -> None:
+    """Look that a folder is a checkpoint of a format and holds nothing else, as it will be removed.
+
+    Raises:
+        MismatchError: it is none, or a file in it is not named as a file of one, or is a link.
+    """
+    for file in _files(Path(folder)):
+        name = str(file.relative_to(folder))
+        if re.fullmatch(writer.FILES, name) is None or not stat.S_ISREG(file.lstat().st_mode):
+            raise _irreplaceable(folder, writer, f"{printable(name)} in it is no file of one")
+    try:
+        with closing(LocalFile(entry_of(folder))) as entry:
+            found = find_format(entry).NAME
+    except UnknownSourceError:
+        raise _irreplaceable(folder, writer, "it is none") from None
+    if found != writer.NAME:
+        raise _irreplaceable(folder, writer, f"it is one of {found}")
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    return (path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
+
+
+def _irreplaceable(folder: str, writer: Format, fact: str) -> MismatchError:
+    rule = f"only a checkpoint of {writer.NAME} is replaced by one"
+    return MismatchError(f"{printable(folder)}: {fact}; {rule}: give a new name, or remove it yourself")
