@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
+from functools import partial
 from math import prod
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
 from paratree import engine
-from paratree.core.array import parts_between
+from paratree.core.array import parts_between, size_of
 from paratree.core.dtypes import BITS, BLOCKS, nbytes, numpy_dtype
 from paratree.core.errors import MissingPackageError, UnreadableError, printable
 from paratree.core.names import OTHER
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 CHUNK = 1 << 24  # bytes
 _PARAM = "paratree fingerprint 1: parameter"
 _SOURCE = "paratree fingerprint 1: source"
+_UNREAD = (UnreadableError, MissingPackageError)
 _COMPLEX = {"complex64": 32, "complex128": 64}  # bits of one of its two numbers
 
 
@@ -145,7 +147,7 @@ def fingerprint(
     return Fingerprint(tree.source, tree.format, whole, params, problems, skipped)
 
 
-class _Chunk:
+class Chunk:
     """A range of the values of an array."""
 
     __slots__ = ("array", "name", "start", "stop")
@@ -155,6 +157,7 @@ class _Chunk:
 
     @property
     def nbytes(self) -> int:
+        """Bytes that are hashed."""
         return _width(self.array) * (self.stop - self.start)
 
 
@@ -167,25 +170,44 @@ def _hashes(
     progress: Progress | None,
 ) -> dict[str, ParamFingerprint]:
     """Hash parameters, their chunks on several threads; add to ``problems`` those that cannot be read."""
-    stored = {name: _stored(param) for name, param in params.items()}
-    for name in [name for name, array in stored.items() if array.dtype not in BITS]:
-        problems[name] = f"no canonical bytes are defined for {stored.pop(name).dtype}"
-    sizes = {name: _width(array) * prod(_shape(array)) for name, array in stored.items()}
+    stored = arrays_of(params, problems)
     chunks: dict[str, list[bytes]] = {name: [] for name in stored}
-    total, done = sum(sizes.values()), 0
-    for chunk, digest in engine.run(_digest, _chunks(stored), threads=threads, executor=executor):
+    for chunk, digest in digests(stored, threads=threads, executor=executor, progress=progress):
         if isinstance(digest, str):
             problems.setdefault(chunk.name, digest)
         else:
             chunks[chunk.name].append(digest)
+    return {
+        name: _of_param(params[name], size_of(stored[name]) * _width(stored[name]), found)
+        for name, found in chunks.items()
+        if name not in problems
+    }
+
+
+def arrays_of(params: Mapping[str, Param], problems: dict[str, str]) -> dict[str, LazyArray]:
+    """Return the arrays whose bytes are hashed; add to ``problems`` what has no canonical bytes."""
+    stored = {name: _stored(param) for name, param in params.items()}
+    for name in [name for name, array in stored.items() if array.dtype not in BITS]:
+        problems[name] = f"no canonical bytes are defined for {stored.pop(name).dtype}"
+    return stored
+
+
+def digests(
+    arrays: Mapping[str, LazyArray],
+    *,
+    caught: tuple[type[Exception], ...] = _UNREAD,
+    threads: int | None,
+    executor: Executor | None,
+    progress: Progress | None,
+) -> Iterator[tuple[Chunk, bytes | str]]:
+    """Yield each chunk with its hash, or with why its values cannot be had, if that is caught."""
+    total, done = sum(size_of(array) * _width(array) for array in arrays.values()), 0
+    work = partial(_digest, caught)
+    for chunk, digest in engine.run(work, _chunks(arrays), threads=threads, executor=executor):
         done += chunk.nbytes
         if progress is not None:
             progress(done, total)
-    return {
-        name: _of_param(params[name], sizes[name], digests)
-        for name, digests in chunks.items()
-        if name not in problems
-    }
+        yield chunk, digest
 
 
 def _stored(param: Param) -> LazyArray:
@@ -202,14 +224,14 @@ def _width(array: LazyArray) -> int:
     return nbytes(1, array.dtype)
 
 
-def _chunks(arrays: Mapping[str, LazyArray]) -> Iterator[_Chunk]:
+def _chunks(arrays: Mapping[str, LazyArray]) -> Iterator[Chunk]:
     for name, array in arrays.items():
-        size, step = prod(_shape(array)), CHUNK // _width(array)
+        size, step = size_of(array), CHUNK // _width(array)
         for start in range(0, size, step):
-            yield _Chunk(name, array, start, min(start + step, size))
+            yield Chunk(name, array, start, min(start + step, size))
 
 
-def _digest(chunk: _Chunk) -> tuple[_Chunk, bytes | str]:
+def _digest(caught: tuple[type[Exception], ...], chunk: Chunk) -> tuple[Chunk, bytes | str]:
     """Return the hash of a chunk, or why its values cannot be had."""
     from blake3 import blake3
 
@@ -217,7 +239,7 @@ def _digest(chunk: _Chunk) -> tuple[_Chunk, bytes | str]:
     try:
         for index in parts_between(_shape(chunk.array), chunk.start, chunk.stop):
             hasher.update(_canonical(chunk.array.read(index), chunk.array.dtype).data)
-    except (UnreadableError, MissingPackageError) as error:
+    except caught as error:
         return chunk, reason_of(str(error))
     return chunk, hasher.digest()
 
@@ -233,13 +255,25 @@ def _canonical(values: Values, dtype: str) -> Values:
 
 
 def _of_param(param: Param, size: int, chunks: list[bytes]) -> ParamFingerprint:
+    shape = cast("tuple[int, ...]", param.shape)
+    found = hash_of_param(param.dtype, shape, chunks)
+    return ParamFingerprint(shape, param.dtype, size, found, tuple(chunk.hex() for chunk in chunks))
+
+
+def hash_of_param(dtype: str, shape: tuple[int, ...], chunks: Iterable[bytes]) -> str:
+    """Return the hash of a parameter from those of its chunks."""
     from blake3 import blake3
 
-    shape = cast("tuple[int, ...]", param.shape)
     hasher = blake3(derive_key_context=_PARAM)
-    hasher.update(" ".join([param.dtype, *map(str, shape)]).encode() + b"\n")
+    hasher.update(" ".join([dtype, *map(str, shape)]).encode() + b"\n")
     hasher.update(b"".join(chunks))
-    return ParamFingerprint(shape, param.dtype, size, hasher.hexdigest(), tuple(c.hex() for c in chunks))
+    return hasher.hexdigest()
+
+
+def canonical_size(dtype: str, shape: tuple[int, ...]) -> int:
+    """Return the number of bytes that are hashed of a parameter."""
+    size = prod(shape)
+    return nbytes(size, dtype) if dtype in BLOCKS else nbytes(1, dtype) * size
 
 
 def hash_of_source(params: Mapping[str, ParamFingerprint]) -> str:
