@@ -28,12 +28,14 @@ if TYPE_CHECKING:
     from paratree.verbs.diff import diff
     from paratree.verbs.fingerprint import Fingerprint, fingerprint
     from paratree.verbs.gradients import Gradients, gradients
+    from paratree.verbs.manifest import Manifest, manifest
     from paratree.verbs.save import Saved, save
     from paratree.verbs.spectrum import Spectrum, spectrum
     from paratree.verbs.stats import ParamStats, Stats, stats
     from paratree.verbs.training import freeze, groups, unfreeze
     from paratree.verbs.tying import tie, untie
     from paratree.verbs.update import update
+    from paratree.verbs.verify import Verification, verify
 
 __version__ = "0.1.0"
 
@@ -46,6 +48,7 @@ __all__ = [
     "Gradients",
     "Labels",
     "LazyArray",
+    "Manifest",
     "MismatchError",
     "MissingPackageError",
     "NoSuchParamError",
@@ -65,12 +68,14 @@ __all__ = [
     "UnsafeFileError",
     "UnsupportedError",
     "Use",
+    "Verification",
     "check",
     "diff",
     "fingerprint",
     "freeze",
     "gradients",
     "groups",
+    "manifest",
     "open",
     "save",
     "spectrum",
@@ -79,6 +84,7 @@ __all__ = [
     "unfreeze",
     "untie",
     "update",
+    "verify",
 ]
 
 _HOME = {
@@ -100,6 +106,8 @@ _HOME = {
     "fingerprint": "verbs.fingerprint",
     "Gradients": "verbs.gradients",
     "gradients": "verbs.gradients",
+    "Manifest": "verbs.manifest",
+    "manifest": "verbs.manifest",
     "Saved": "verbs.save",
     "save": "verbs.save",
     "Spectrum": "verbs.spectrum",
@@ -113,6 +121,8 @@ _HOME = {
     "tie": "verbs.tying",
     "untie": "verbs.tying",
     "update": "verbs.update",
+    "Verification": "verbs.verify",
+    "verify": "verbs.verify",
 }
 
 

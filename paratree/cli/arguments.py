@@ -94,6 +94,26 @@ def fill_check(parser: argparse.ArgumentParser) -> None:
     add_json(parser)
 
 
+def fill_manifest(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of ``manifest``."""
+    _add_source(parser)
+    output = parser.add_mutually_exclusive_group()
+    written = output.add_argument("-o", "--output", metavar="FILE.json", help="write a file")
+    written.complete = _FILE  # type: ignore[attr-defined]
+    output.add_argument("--json", action="store_true", help="print it, as without -o: it is JSON")
+    parser.add_argument("--force", action="store_true", help="with -o: replace a file that is there")
+    _add_selection(parser)
+
+
+def fill_verify(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of ``verify``."""
+    _add_source(parser)
+    file = parser.add_argument("manifest", metavar="MANIFEST", help="what 'paratree manifest' wrote")
+    file.complete = _FILE  # type: ignore[attr-defined]
+    _add_selection(parser)
+    add_json(parser)
+
+
 def fill_spectrum(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``spectrum``."""
     _add_source(parser)

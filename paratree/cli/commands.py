@@ -6,7 +6,7 @@ import re
 import sys
 
 from paratree.cli.console import DONE, NOTHING, TROUBLE, complain, is_rich, print_rich, width
-from paratree.cli.sources import open_source
+from paratree.cli.sources import open_source, path_or_tree
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -158,6 +158,43 @@ def run_check(options: argparse.Namespace) -> int:
         print(render.as_json(found), end="")
     else:
         for line in render.lines(found, fingerprint=options.fingerprint is True):
+            print(line)
+        for line in render.messages(found):
+            print(f"paratree: {line}", file=sys.stderr)
+    return DONE if found.passed else NOTHING
+
+
+def run_manifest(options: argparse.Namespace) -> int:
+    """Write what is in a source, by content."""
+    from paratree.render import manifest as render
+    from paratree.render import progress
+    from paratree.verbs.manifest import manifest
+
+    with open_source(options.source) as tree, progress.bar("reading") as update:
+        found = manifest(tree, select=options.select, kind=options.kind, progress=update)
+    if options.output is None:
+        print(found.text, end="")
+    else:
+        found.save(options.output, force=options.force)
+        print(f"paratree: {render.written(found, options.output)}", file=sys.stderr)
+    return DONE
+
+
+def run_verify(options: argparse.Namespace) -> int:
+    """Compare a source with a manifest."""
+    from paratree.render import manifest as render
+    from paratree.render import progress
+    from paratree.verbs.verify import verify
+
+    source = path_or_tree(options.source)
+    with progress.bar("reading") as update:
+        found = verify(
+            source, options.manifest, select=options.select, kind=options.kind, progress=update
+        )  # fmt: skip
+    if options.json:
+        print(render.as_json(found), end="")
+    else:
+        for line in render.lines(found):
             print(line)
         for line in render.messages(found):
             print(f"paratree: {line}", file=sys.stderr)

@@ -30,6 +30,7 @@ What is in a checkpoint file: without its framework, without running its code.
   paratree stats model.safetensors                 do the values look right?
   paratree diff base.safetensors tuned.pt          what has changed, by value
   paratree check model.pt --no-nan --no-inf        exit code 1 if not: for CI
+  paratree verify model.pt manifest.json           is every byte what it was?
   paratree convert model.pt model.safetensors      another format, bit for bit
   paratree formats                                 files that can be read
   paratree show package.models:build               a live model your code makes
@@ -60,6 +61,16 @@ COMMANDS: dict[str, Command] = {  # name -> what runs it, what adds its argument
         commands.run_check,
         arguments.fill_check,
         "Check what must hold, for CI: finite values, counts, contents",
+    ),
+    "manifest": (
+        commands.run_manifest,
+        arguments.fill_manifest,
+        "Write down what is in a source, by content, to verify it later",
+    ),
+    "verify": (
+        commands.run_verify,
+        arguments.fill_verify,
+        "Compare a source with a manifest: which bytes of what have changed",
     ),
     "spectrum": (
         commands.run_spectrum,

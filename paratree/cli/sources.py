@@ -17,10 +17,16 @@ if TYPE_CHECKING:
 
 def open_source(source: str) -> ParamTree:
     """Open a path, or the live model that ``package.module:callable`` makes when the user names it so."""
+    found = path_or_tree(source)
+    return paratree.open(found) if isinstance(found, str) else found
+
+
+def path_or_tree(source: str) -> str | ParamTree:
+    """Return a path as it is, or the tree of the live model that the code makes which the user names."""
     module, colon, name = source.partition(":")
     is_code = colon and all(part.isidentifier() for part in (*module.split("."), *name.split(".")))
     if not is_code or os.path.exists(source):  # noqa: PTH110 -- see files.local
-        return paratree.open(source)
+        return source
     return _opened(_made(module, name), source)
 
 

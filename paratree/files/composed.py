@@ -87,13 +87,13 @@ class ComposedArray:
         fill: the value where no part is, if there may be such places.
     """
 
-    __slots__ = ("_fill", "_parts", "dtype", "shape")
+    __slots__ = ("_fill", "dtype", "parts", "shape")
 
     problem = None
     storage = None
 
     def __init__(self, shape: tuple[int, ...], dtype: str, parts: tuple[Part, ...], fill: Any = None) -> None:
-        self.shape, self.dtype, self._parts, self._fill = shape, dtype, parts, fill
+        self.shape, self.dtype, self.parts, self._fill = shape, dtype, parts, fill
 
     def read(self, index: Index = ...) -> np.ndarray[Any, Any]:
         """Return the values at a basic index; of each part, only what is asked for is read.
@@ -110,7 +110,7 @@ class ComposedArray:
         values = np.empty([len(r) for r in ranges], numpy_dtype(self.dtype))
         if self._fill is not None:
             values.fill(self._fill)
-        for start, array in self._parts:
+        for start, array in self.parts:
             lengths: tuple[int, ...] = array.shape  # type: ignore[assignment]
             places = [_within(r, s, s + n) for r, s, n in zip(ranges, start, lengths, strict=True)]
             if all(places):

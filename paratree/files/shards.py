@@ -53,8 +53,8 @@ def open_index(file: LocalFile, open_shard: Callable[[LocalFile], ParamTree], fo
         SourceNotFoundError: a shard is missing.
         UnsafeFileError: the index names a file outside its folder.
     """
-    index = _index(file)
-    weight_map = _weight_map(file, index)
+    index = index_of(file)
+    weight_map = weight_map_of(file, index)
     shards = {name: open_shard(beside(file, name, links=True)) for name in dict.fromkeys(weight_map.values())}
     params: dict[str, Param] = {}
     for name in _order(weight_map, shards):
@@ -75,10 +75,7 @@ def open_index(file: LocalFile, open_shard: Callable[[LocalFile], ParamTree], fo
                     advice=MIXED,
                 )
             params.setdefault(name, param)
-    metadata = index.get("metadata")
-    for alias, kept in metadata.items() if isinstance(metadata, dict) else ():
-        if isinstance(kept, str) and kept in params and alias not in params:
-            params[alias] = Param(alias, params[kept].array, params[kept].kind)
+    add_aliases(params, index)
     notes = dict.fromkeys(note for tree in shards.values() for note in tree.notes)
     meta = {shard: tree.meta for shard, tree in shards.items() if tree.meta}
     if meta and all(own == next(iter(meta.values())) for own in meta.values()):
@@ -86,6 +83,14 @@ def open_index(file: LocalFile, open_shard: Callable[[LocalFile], ParamTree], fo
     closers = [tree.close for tree in shards.values()]
     what = f"{format}, {len(shards)} shard{'s' if len(shards) != 1 else ''}"
     return ParamTree(params, Origin(file.path, what, meta, notes, [*closers, file.close]))
+
+
+def add_aliases(params: dict[str, Param], index: dict[str, Any]) -> None:
+    """Add the names that the metadata of an index says are others."""
+    metadata = index.get("metadata")
+    for alias, kept in metadata.items() if isinstance(metadata, dict) else ():
+        if isinstance(kept, str) and kept in params and alias not in params:
+            params[alias] = Param(alias, params[kept].array, params[kept].kind)
 
 
 def _order(weight_map: dict[str, str], shards: dict[str, ParamTree]) -> list[str]:
@@ -98,8 +103,12 @@ def _order(weight_map: dict[str, str], shards: dict[str, ParamTree]) -> list[str
     return list(dict.fromkeys([name for own in within for name in own] + names))
 
 
-def _weight_map(file: LocalFile, index: dict[str, Any]) -> dict[str, str]:
-    """Return the one shard of each tensor."""
+def weight_map_of(file: LocalFile, index: dict[str, Any]) -> dict[str, str]:
+    """Return the one shard of each tensor.
+
+    Raises:
+        CorruptFileError: the index has no shards, or several for one tensor.
+    """
     found = _shards(file, index)
     if any(len(shards) != 1 for shards in found.values()):
         raise _no_index(file)
@@ -112,7 +121,7 @@ def shards_of(file: LocalFile) -> dict[str, list[str]]:
     Raises:
         CorruptFileError: it is no index.
     """
-    return _shards(file, _index(file))
+    return _shards(file, index_of(file))
 
 
 def _shards(file: LocalFile, index: dict[str, Any]) -> dict[str, list[str]]:
@@ -126,7 +135,12 @@ def _shards(file: LocalFile, index: dict[str, Any]) -> dict[str, list[str]]:
     return found
 
 
-def _index(file: LocalFile) -> dict[str, Any]:
+def index_of(file: LocalFile) -> dict[str, Any]:
+    """Return the JSON object that an index is.
+
+    Raises:
+        CorruptFileError: it is none.
+    """
     if file.size > _LARGEST_INDEX:
         raise CorruptFileError(file.path, f"{file.size} bytes are too many for a shard index")
     return parse_object(file, read(file, 0, file.size))
