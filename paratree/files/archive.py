@@ -11,7 +11,7 @@ from paratree.core.dtypes import nbytes
 
 if TYPE_CHECKING:
     from types import TracebackType
-    from typing import Self
+    from typing import IO, Self
 
     from paratree.core.array import LazyArray
     from paratree.files.output import Output
@@ -24,11 +24,15 @@ _MOST_IN_ZIP = 1.05  # of its size is what zipfile fears a member to take
 
 
 class Archive:
-    """A zip that is being written: nothing compressed, the same bytes for the same content."""
+    """A zip that is being written: nothing compressed, the same bytes for the same content.
+
+    It may be a part of a file: what it says of places in it counts from where it begins.
+    """
 
     def __init__(self, output: Output) -> None:
         self._output = output
-        self._zip = zipfile.ZipFile(output.file, "w", zipfile.ZIP_STORED)
+        self._file = _Part(output.file)
+        self._zip = zipfile.ZipFile(self._file, "w", zipfile.ZIP_STORED)
 
     def __enter__(self) -> Self:
         return self
@@ -56,7 +60,7 @@ class Archive:
         """
         size = len(head) + nbytes(size_of(array), array.dtype)
         member = _member(name, size)
-        start = self._output.offset + _LOCAL_HEADER + len(name.encode())
+        start = self._file.tell() + _LOCAL_HEADER + len(name.encode())
         if size * _MOST_IN_ZIP > zipfile.ZIP64_LIMIT:
             start += _ZIP64_EXTRA
         if start % alignment:
@@ -65,6 +69,20 @@ class Archive:
         with self._zip.open(member, "w") as file:
             file.write(head)
             self._output.stream(array, file.write)
+
+
+class _Part:
+    """A file from where it is now, as a file of its own."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file, self._start = file, file.tell()
+        self.write, self.flush, self.close = file.write, file.flush, file.close
+
+    def tell(self) -> int:
+        return self._file.tell() - self._start
+
+    def seek(self, offset: int) -> int:
+        return self._file.seek(self._start + offset) - self._start
 
 
 def _member(name: str, size: int) -> zipfile.ZipInfo:

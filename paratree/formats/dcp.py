@@ -25,10 +25,11 @@ from paratree.files.zip import Inside, archive
 from paratree.formats._dcp_names import Names
 from paratree.formats._pickled_tree import PickledTree
 from paratree.formats._torch_storages import is_big_endian, load_zip, no_persistent, zip_root
-from paratree.formats._torch_tensors import TensorRecord, array_of, dtype_name, interpret
+from paratree.formats._torch_tensors import WRITTEN, TensorRecord, array_of, dtype_name, interpret
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
     from typing import Any
 
     import numpy as np
@@ -45,7 +46,9 @@ LAZY = "yes"
 TIES = "no: both names are stored in full"
 READS = "chunks of any number of processes, put together; float8; plain values; not compressed shards"
 EXTRA = None
-WRITES = ()
+MAKES = "folder"
+FILES = r"\.metadata|__\d+_\d+\.distcp"
+WRITES = WRITTEN
 
 _MARK = b"checkpoint.metadata"
 _MOST_READ = 2000  # plain values; each is an archive of its own
@@ -70,6 +73,18 @@ def open(file: LocalFile) -> ParamTree:
         shard, file = file, beside(file, ".metadata")
         shard.close()
     return _Reader(file).tree()
+
+
+def holds_tie(tree: ParamTree, group: Sequence[str]) -> bool:
+    """Tell that no tied group can be written."""
+    return False
+
+
+def save_folder(tree: ParamTree, folder: str, written: Callable[[int], None]) -> Sequence[str]:
+    """Write what ``torch.distributed.checkpoint.load`` reads, as one process does."""
+    from paratree.formats._dcp_written import write
+
+    return write(tree, folder, written)
 
 
 class _Place:

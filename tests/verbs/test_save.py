@@ -34,7 +34,11 @@ SUFFIX = {
     "mxnet": ".params",
     "gguf": ".gguf",
 }
-WRITERS = {name: module for name, module in known_formats().items() if module.WRITES}
+WRITERS = {
+    name: module
+    for name, module in known_formats().items()
+    if module.WRITES and module.MAKES not in ("copy", "folder")
+}
 NAMES = st.text(
     st.characters(exclude_categories=("Cs", "Cc"), exclude_characters="/\\."), min_size=1, max_size=8
 )
