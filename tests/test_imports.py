@@ -85,8 +85,8 @@ def test_a_format_has_what_a_format_offers(name):
     assert callable(module.sniff)
     assert callable(module.open)
     if module.WRITES:
-        function = {"file": "save", "copy": "save_copy", "folder": "save_folder"}[module.MAKES]
-        assert callable(getattr(module, function))
+        made_by = {"file": "save", "files": "save", "copy": "save_copy", "folder": "save_folder"}
+        assert callable(getattr(module, made_by[module.MAKES]))
         assert callable(module.holds_tie)
         assert hasattr(module, "FILES") == (module.MAKES == "folder")
 

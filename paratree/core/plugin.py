@@ -40,8 +40,8 @@ class Format(Protocol):
         READS: what is read, in a few words.
         EXTRA: the extra of ``pip install 'paratree[…]'`` that reading values needs, or ``None``.
         WRITES: names of the dtypes that can be written; empty if the format is read only.
-        MAKES: of a format that writes, what: ``"file"``; ``"copy"``, of another file with other values; or
-            ``"folder"``.
+        MAKES: of a format that writes, what: ``"file"``; ``"copy"``, of another file with other values;
+            ``"files"``, an index and what lies beside it under its name; or ``"folder"``.
         FILES: of a format that makes folders, a regular expression: the paths in it of the files of one. A
             folder that has any other is never replaced.
     """

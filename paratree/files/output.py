@@ -1,9 +1,15 @@
-"""A file that is written from its start to its end: bytes, and values of arrays without holding them all."""
+"""A file that is written from its start to its end: bytes, and values of arrays without holding them all.
+
+Files that belong to it are there before it takes its place; those that they replace go afterwards.
+"""
 
 from __future__ import annotations
 
+import os
 import sys
+from contextlib import contextmanager, suppress
 from math import prod
+from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
@@ -11,10 +17,11 @@ import numpy as np
 from paratree.core.array import parts_of
 from paratree.core.dtypes import BITS, numpy_dtype
 from paratree.files.array import FileArray
+from paratree.files.atomic import replacing
 from paratree.files.local import in_file
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from typing import IO, Any
 
     from paratree.core.array import LazyArray
@@ -25,16 +32,75 @@ _BLOCK = 8 << 20  # bytes
 _COMPLEX = {"complex64": 32, "complex128": 64}  # bits of a part
 
 
+@contextmanager
+def writing(
+    path: str,
+    written: Callable[[int], None] | None = None,
+    *,
+    force: bool = False,
+    check: Callable[[str], None] | None = None,
+) -> Iterator[Output]:
+    """Give an output; when the block ends without an error, its file takes the place of ``path``.
+
+    What :func:`paratree.files.atomic.replacing` promises of one file holds for those beside it, too: they go
+    if this one does not come to its place, and those that they replace go when it has.
+
+    Args:
+        path: where the file shall be.
+        written: called with the number of bytes of values whenever some were written.
+        force: whether a file that is there may be replaced.
+        check: called with the path of the complete new file before it takes its place; its error stops that.
+
+    Raises:
+        FileExistsError: there is a file and ``force`` is false.
+        OSError: the path is no place for a file, or the disk is full.
+    """
+    before, beside, replaced = _state(path), list[str](), list[str]()
+    try:
+        with replacing(path, force=force, check=check) as file:
+            output = Output(file, path, written)
+            beside, replaced = output.made, output.replaced
+            yield output
+    except BaseException:
+        if _state(path) == before:  # else an interrupt came when the file was in its place
+            _remove(beside)
+        raise
+    _remove(replaced)
+
+
 class Output:
     """What a writer writes to.
 
     Attributes:
         file: the file itself, for libraries that write to one.
+        path: where it shall be.
         written: called with the number of bytes of values whenever some were written.
+        made: paths of the files that were written beside it.
+        replaced: paths of files that nothing needs when this one is in its place.
     """
 
-    def __init__(self, file: IO[bytes], written: Callable[[int], None] | None = None) -> None:
-        self.file, self.written = file, written
+    def __init__(self, file: IO[bytes], path: str, written: Callable[[int], None] | None = None) -> None:
+        self.file, self.path, self.written = file, path, written
+        self.made: list[str] = []
+        self.replaced: list[str] = []
+
+    @contextmanager
+    def beside(self, path: str) -> Iterator[Output]:
+        """Give an output for another file, which is in its place before this one; no file may be there.
+
+        Raises:
+            FileExistsError: there is one.
+            OSError: the path is no place for a file, or the disk is full.
+        """
+        own = None
+        try:
+            with replacing(path) as file:
+                own = os.fstat(file.fileno())
+                yield Output(file, path, self.written)
+        finally:
+            with suppress(OSError):
+                if own is not None and os.path.samestat(own, Path(path).stat()):
+                    self.made.append(path)
 
     @property
     def offset(self) -> int:
@@ -80,6 +146,21 @@ class Output:
     def _tell(self, count: int) -> None:
         if self.written is not None:
             self.written(count)
+
+
+def _state(path: str) -> tuple[int, ...] | None:
+    """Return what tells a file from another one that takes its path, or ``None`` if there is none."""
+    try:
+        found = Path(path).stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def _remove(paths: Iterable[str]) -> None:
+    for path in paths:
+        with suppress(OSError):
+            Path(path).unlink()
 
 
 def blocks(array: LazyArray) -> Iterator[memoryview]:

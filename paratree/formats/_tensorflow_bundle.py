@@ -33,7 +33,7 @@ _V1 = b"\x0a"  # a message comes first, not the number of shards
 _SLICE = b"\0"  # how keys of slices begin
 _MOST_SHARDS = 100_000  # five digits in a name
 _NEWER = "a newer paratree may read it"
-_DTYPES = {  # number in types.proto -> name
+DTYPES = {  # number in types.proto -> name
     1: "float32", 2: "float64", 3: "int32", 4: "uint8", 5: "int16", 6: "int8", 8: "complex64", 9: "int64",
     10: "bool", 14: "bfloat16", 17: "uint16", 18: "complex128", 19: "float16", 22: "uint32", 23: "uint64",
     24: "float8_e5m2", 25: "float8_e4m3fn", 26: "float8_e4m3fnuz", 27: "float8_e4m3b11fnuz",
@@ -63,6 +63,11 @@ class Entry:
     def content(self) -> tuple[object, ...]:
         """What is equal for tensors of equal values."""
         return self.dtype, tuple(self.shape), self.size, self.crc
+
+    @property
+    def place(self) -> tuple[object, ...]:
+        """What is equal for tensors that are one."""
+        return self.shard, self.offset, *self.content
 
 
 class Bundle:
@@ -145,7 +150,7 @@ class Bundle:
     def _array(self, entry: Entry) -> LazyArray:
         if not entry.slices:
             return self._whole(entry)
-        if (dtype := _DTYPES.get(entry.dtype)) is None:
+        if (dtype := DTYPES.get(entry.dtype)) is None:
             raise self._fault(entry, f"a dtype of number {entry.dtype} does not come in slices")
         parts: list[Part] = []
         shape = check_shape(entry.shape, self.file, entry.name)
@@ -163,7 +168,7 @@ class Bundle:
     def _whole(self, entry: Entry) -> LazyArray:
         self._stored.append(entry)
         number = entry.dtype
-        if (dtype := _DTYPES.get(number)) or (dtype := QUANTISED.get(number, "")[1:]):
+        if (dtype := DTYPES.get(number)) or (dtype := QUANTISED.get(number, "")[1:]):
             return self._numbers(entry, dtype)
         if number not in _REFUSALS:
             raise CorruptFileError(
@@ -198,15 +203,23 @@ class Bundle:
         return CorruptFileError(self.file.path, reason, member=entry.name)
 
     def _check_layout(self) -> None:
-        """Check that no two tensors share bytes."""
-        ends = dict.fromkeys(self.shards, 0)
-        for entry in sorted(self._stored, key=lambda e: (e.offset, e.size)):
-            if entry.size and entry.offset < ends[entry.shard]:
+        """Check that no two tensors share bytes, but for those that are one: they are tied."""
+        before: dict[int, Entry] = {}
+        for entry in sorted((e for e in self._stored if e.size), key=lambda e: (e.offset, e.size)):
+            last = before.setdefault(entry.shard, entry)
+            overlaps = last is not entry and entry.offset < last.offset + last.size
+            if overlaps and not (
+                self._is_whole(last) and self._is_whole(entry) and last.place == entry.place
+            ):
                 raise CorruptFileError(
                     self.shards[entry.shard].path, "overlaps the tensor before it", offset=entry.offset,
                     member=entry.name,
                 )  # fmt: skip
-            ends[entry.shard] = max(ends[entry.shard], entry.offset + entry.size)
+            before[entry.shard] = entry
+
+    def _is_whole(self, entry: Entry) -> bool:
+        """Tell whether an entry is a tensor; a slice that stood for many could claim what is not stored."""
+        return self.entries.get(entry.name) is entry
 
 
 class Stored:

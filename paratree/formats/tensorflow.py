@@ -14,25 +14,28 @@ from paratree.core.param import Param
 from paratree.core.tree import Origin, ParamTree
 from paratree.files.folder import beside
 from paratree.files.protobuf import BYTES, Wire
-from paratree.formats._tensorflow_bundle import GRAPH, QUANTISED, Bundle
+from paratree.formats._tensorflow_bundle import DTYPES, GRAPH, QUANTISED, Bundle
 from paratree.formats._tensorflow_objects import Graph, Named, short_key, unique
 from paratree.formats._tensorflow_table import is_table
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Any
 
     from paratree.core.array import LazyArray
     from paratree.files.local import LocalFile
+    from paratree.files.output import Output
 
 NAME = "TensorFlow"
 SUFFIXES = (".index", ".pb")
 FOLDER = ("saved_model.pb", "checkpoint", "*.index")
 LAZY = "yes"
-TIES = "the graph of objects"
+TIES = "the graph of objects, or the same bytes"
 READS = "checkpoints of any number of shards, partitioned variables, SavedModels; every numeric dtype"
 EXTRA = None
-WRITES = ()
+MAKES = "files"
+WRITES = tuple(DTYPES.values())
 
 _LATEST = b'model_checkpoint_path: "'
 _SAVED_MODEL = b"\x08\x01\x12"  # version 1, then a graph
@@ -61,6 +64,18 @@ def open(file: LocalFile) -> ParamTree:
         return _open_index(file, NAME + " checkpoint", {})
     meta = _saved_model(file)
     return _open_index(beside(file, _WEIGHTS), NAME + " SavedModel", meta)
+
+
+def holds_tie(tree: ParamTree, group: Sequence[str]) -> bool:
+    """Tell whether names can share bytes, which those without any cannot."""
+    return bool(tree[group[0]].size)
+
+
+def save(tree: ParamTree, output: Output) -> Sequence[str]:
+    """Write a checkpoint that ``tf.train.load_checkpoint`` reads, without a graph of objects."""
+    from paratree.formats._tensorflow_written import write
+
+    return write(tree, output)
 
 
 def _is_saved_model(file: LocalFile) -> bool:
@@ -108,8 +123,8 @@ def _open_index(file: LocalFile, form: str, meta: dict[str, Any]) -> ParamTree:
     graph = bundle.graph()
     notes: list[str] = []
     params = _plain(bundle) if graph is None else _objects(bundle, Graph(graph), notes)
-    if bundle.count > 1:
-        form = f"{form}, {bundle.count} shards"
+    if (count := len(bundle.shards)) > 1:
+        form = f"{form}, {count} shards"
     if loose := bundle.loose():
         notes.append(
             f"the shards end in {loose} bytes that belong to no tensor: are they of this checkpoint?"

@@ -10,19 +10,17 @@ import json
 import os
 import re
 import secrets
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from paratree.core.errors import MismatchError, ParatreeError, UnsupportedError, printable
 from paratree.core.tree import Origin, ParamTree
-from paratree.files.atomic import replacing
 from paratree.files.local import LocalFile
-from paratree.files.output import Output
+from paratree.files.output import writing
 from paratree.files.shards import shards_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Sequence
 
     from paratree.core.plugin import Format
 
@@ -102,20 +100,13 @@ def write_shards(
     stem, index = path.removesuffix(suffix), path + INDEX
     old = _named(index, stem, suffix)
     names = _names(stem, suffix, len(parts))
-    made: list[str] = []
     notes: dict[str, None] = {}
-    try:
-        with replacing(index, force=force) as file:
-            for part, name in zip(parts, names, strict=True):
-                with replacing(name) as shard:
-                    notes |= dict.fromkeys(writer.save(part, Output(shard, written)))
-                made.append(name)
-            file.write(_index(parts, names))
-    except BaseException:
-        if not _named(index, stem, suffix) & set(names):  # an interrupt may come when the index is there
-            _remove(made)
-        raise
-    _remove(old)
+    with writing(index, written, force=force) as output:
+        for part, name in zip(parts, names, strict=True):
+            with output.beside(name) as shard:
+                notes |= dict.fromkeys(writer.save(part, shard))
+        output.write(_index(parts, names))
+        output.replaced += old
     return [*names, index], list(notes)
 
 
@@ -142,12 +133,6 @@ def _named(index: str, stem: str, suffix: str) -> set[str]:
     folder, name = Path(stem).parent, re.escape(Path(stem).name)
     ours = re.compile(rf"{name}(-[0-9a-f]{{8}})?-[0-9]{{5}}-of-[0-9]{{5}}{re.escape(suffix)}")
     return {str(folder / shard) for shard in found if ours.fullmatch(shard)}
-
-
-def _remove(paths: Iterable[str]) -> None:
-    for path in paths:
-        with suppress(OSError):
-            Path(path).unlink()
 
 
 def _index(parts: Sequence[ParamTree], names: Sequence[str]) -> bytes:

@@ -45,7 +45,7 @@ class Saved:
         ties: the tied groups that the file ties again.
         notes: what the file does not hold, and what one should know, a sentence each.
         verified: whether the file was read again and has the content of the source.
-        files: of a checkpoint in shards, the shards, and the index last, which is the ``path``; of a folder,
+        files: of a checkpoint of several files, all, and the index last, which is the ``path``; of a folder,
             the files in it.
     """
 
@@ -100,7 +100,7 @@ def save(
         force: whether a file that is there may be replaced; a folder, if it is a checkpoint of the format and
             every file in it is named as one of that, so that nothing else is lost.
         verify: read the file again, before it takes its place, and compare its fingerprint with that of the
-            source; one in shards is read when it is complete.
+            source; one of several files is read when it is complete.
         progress: called with the bytes that are done and the bytes of all.
 
     Returns:
@@ -150,7 +150,8 @@ def save(
         else:
             with writing(target, told, force=force, check=check) as output:
                 made = writer.save(kept, output) if model is None else writer.save_copy(kept, output, model)
-            files, notes = [*output.made, target], [*made, *_overflows(kept)]
+                notes = [*made, *_overflows(kept)]
+            files = [*output.made, target]
             if verify and check is None:
                 _verify(kept, target)
     if skipped:

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import paratree as pt
-from paratree.formats._tensorflow_bundle import _DTYPES, QUANTISED, _ordered
+from paratree.formats._tensorflow_bundle import DTYPES, QUANTISED, _ordered
 from tests import weights
 from tests.attacks import tensorflow_files as made
 
@@ -99,9 +99,9 @@ def test_handles_and_structures_are_listed_and_refused(number, tmp_path):
         _ = tree["w"].value
 
 
-@pytest.mark.parametrize("number", _DTYPES)
+@pytest.mark.parametrize("number", DTYPES)
 def test_every_dtype_in_both_byte_orders(number, tmp_path):
-    name = _DTYPES[number]
+    name = DTYPES[number]
     dtype = np.dtype(getattr(ml_dtypes, name, None) or name)
     values = np.array([0, 1, 1, 0, 1, 0]).astype(dtype).reshape(2, 3)
     part = {"complex64": 4, "complex128": 8}.get(name, dtype.itemsize)
@@ -241,9 +241,9 @@ def test_a_real_saved_model_equals_tensorflow(tf):
     assert len(assert_equal(tf, folder / "variables" / "variables", folder)) == 74
 
 
-@pytest.mark.parametrize("number", _DTYPES)
+@pytest.mark.parametrize("number", DTYPES)
 def test_every_dtype_as_tensorflow_writes_it(tf, number, tmp_path):
-    name = _DTYPES[number]
+    name = DTYPES[number]
     dtype = np.dtype(getattr(ml_dtypes, name, None) or name)
     assert tf.dtypes.as_dtype(number).as_numpy_dtype == dtype.type
     values = np.array([[0, 1, 1], [0, 1, 0]]).astype(dtype)

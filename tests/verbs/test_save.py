@@ -33,6 +33,7 @@ SUFFIX = {
     "flax": ".msgpack",
     "mxnet": ".params",
     "gguf": ".gguf",
+    "tensorflow": ".index",
 }
 WRITERS = {
     name: module
@@ -80,7 +81,7 @@ def test_what_is_written_is_read_back(writer, tmp_path_factory, data):
                 np.frombuffer(raw[: count * width], np.uint8).view(numpy_dtype(dtype)).reshape(shape)
             )
     full = [name for name in names if arrays[name].size]
-    ties = [("tied." + full[0], full[0])] if full and writer in ("safetensors", "torch") else []
+    ties = [("tied." + full[0], full[0])] if full and writer in ("safetensors", "torch", "tensorflow") else []
     path = tmp_path_factory.mktemp("saved") / f"m{SUFFIX[writer]}"
     saved = pt.save(tree_of(arrays, ties), path, verify=True)
     with pt.open(path) as found:
