@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from paratree.verbs.diff import diff
     from paratree.verbs.fingerprint import Fingerprint, fingerprint
     from paratree.verbs.gradients import Gradients, gradients
+    from paratree.verbs.load import Loaded, LoadError, load
     from paratree.verbs.manifest import Manifest, manifest
     from paratree.verbs.save import Saved, save
     from paratree.verbs.spectrum import Spectrum, spectrum
@@ -48,6 +49,8 @@ __all__ = [
     "Gradients",
     "Labels",
     "LazyArray",
+    "LoadError",
+    "Loaded",
     "Manifest",
     "MismatchError",
     "MissingPackageError",
@@ -75,6 +78,7 @@ __all__ = [
     "freeze",
     "gradients",
     "groups",
+    "load",
     "manifest",
     "open",
     "save",
@@ -106,6 +110,9 @@ _HOME = {
     "fingerprint": "verbs.fingerprint",
     "Gradients": "verbs.gradients",
     "gradients": "verbs.gradients",
+    "LoadError": "verbs.load",
+    "Loaded": "verbs.load",
+    "load": "verbs.load",
     "Manifest": "verbs.manifest",
     "manifest": "verbs.manifest",
     "Saved": "verbs.save",

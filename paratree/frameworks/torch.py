@@ -34,7 +34,8 @@ if TYPE_CHECKING:
     Step = tuple[str, str, str, nn.Module]  # prefix of names, the same with wrappers, expression, module
 
 __all__ = [
-    "array", "assign", "differentiate", "freeze", "gradients", "groups", "matches", "open", "tie", "untie",
+    "array", "assign", "differentiate", "freeze", "gradients", "groups", "matches", "open", "tie", "unsaved",
+    "untie",
 ]  # fmt: skip
 
 _OF_RNN = re.compile(r"_l\d+(_reverse)?$")  # nn.LSTM numbers its weights: weight_ih_l0_reverse
@@ -95,6 +96,18 @@ def open(source: Any, *, grads: Any = None) -> ParamTree:
             has, wants = tuple(gradient.shape), params[name].shape
             raise MismatchError(f"grads: '{printable(name)}' has the shape {has}, its parameter {wants}")
     return ParamTree(params, Origin(type(source).__name__, "PyTorch", notes=notes))
+
+
+def unsaved(source: Any, tree: ParamTree) -> list[str]:
+    """Return the names of the buffers that a module leaves out of its ``state_dict``."""
+    if not isinstance(source, nn.Module):
+        return []
+    return [
+        prefix + key
+        for prefix, _, _, owner in _walk(source, [])
+        for key in owner._buffers
+        if key in owner._non_persistent_buffers_set and prefix + key in tree
+    ]
 
 
 def array(value: torch.Tensor, name: str) -> TensorArray:
