@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
+from itertools import pairwise
 from math import floor
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 QUANTILES = (0.001, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 0.999)
 _SPARKS = 20
+_SMALLER = 2.0**-6  # steps are found among values so much smaller: the span times a step may overflow
 _UPPER = 16  # bits
 
 
@@ -140,18 +142,32 @@ def upper_edges(dtype: str) -> Values:
     return np.append(edges[np.isfinite(edges)], np.finfo(dtype).max)
 
 
-def upper_bins(counts: Values, zeros: int, dtype: str) -> Bins:
-    """Return bounds of the values, from the counts of the upper bits of those that are not zero."""
+def upper_bins(counts: Values, zeros: int, dtype: str, extremes: tuple[float, float]) -> Bins:
+    """Return bounds of the values, from the counts of the upper bits of those that are not zero.
+
+    Args:
+        counts: how often each pattern of the upper bits occurs.
+        zeros: how many values are zero.
+        dtype: name of the dtype that has these bits.
+        extremes: the smallest and the largest value, within which the bounds are.
+    """
     edges = upper_edges(dtype)
-    positive, negative = np.split(counts, 2)
-    finite = edges.size - 1  # nonzero is five times faster on booleans than on counts
-    above, below = ((half[:finite] != 0).nonzero()[0] for half in (positive, negative))
-    below, between = below[::-1], np.zeros(1 if zeros else 0)
-    return Bins(
-        np.concatenate([-edges[below + 1], between, edges[above]]),
-        np.concatenate([-edges[below], between, edges[above + 1]]),
-        np.concatenate([negative[below], np.full(between.size, zeros), positive[above]]),
-    )
+    finite, sign = edges.size - 1, counts.size // 2
+    found = (counts != 0).nonzero()[0]  # five times faster on booleans than on counts
+    top, negative, bottom = np.searchsorted(found, (finite, sign, sign + finite))
+    above, below = found[:top], found[negative:bottom][::-1]
+    between = 1 if zeros else 0
+    low, high = np.empty((2, below.size + between + above.size))
+    order = np.zeros(low.size, np.int64)
+    order[: below.size], order[below.size + between :] = counts[below], counts[above]
+    sides = slice(below.size), slice(below.size + between, None)
+    low[sides[0]], high[sides[0]] = -edges[below - (sign - 1)], -edges[below - sign]
+    low[sides[1]], high[sides[1]] = edges[above], edges[above + 1]
+    if between:
+        low[below.size] = high[below.size] = 0.0
+        order[below.size] = zeros
+    low[0], high[-1] = max(low[0], extremes[0]), min(high[-1], extremes[1])
+    return Bins(low, high, order)
 
 
 def upper_error(dtype: str) -> float:
@@ -173,7 +189,7 @@ def distribution(
         dtype: name of the dtype in which they are, for where its subnormals begin.
         error: how wide a bin is at most, as a part of the magnitudes in it.
     """
-    quantiles, spark = quantiles_and_spark(clipped(bins, extremes), extremes)
+    quantiles, spark = quantiles_and_spark(bins, extremes)
     return Distribution(
         _histogram(bins, dtype),
         quantiles,
@@ -183,17 +199,13 @@ def distribution(
     )
 
 
-def clipped(bins: Bins, extremes: tuple[float, float]) -> Bins:
-    """Return bins whose bounds are within the extremes of the values."""
-    return Bins(np.clip(bins.low, *extremes), np.clip(bins.high, *extremes), bins.counts)
-
-
 def quantiles_and_spark(
     bins: Bins, extremes: tuple[float, float]
 ) -> tuple[tuple[float, ...], tuple[int, ...]]:
     """Return the quantiles, and counts in equal steps between the first and the last of them."""
-    quantiles = _quantiles(bins, extremes)
-    return quantiles, _spark(bins, quantiles[0], quantiles[-1])
+    ends = np.cumsum(bins.counts)
+    quantiles = _quantiles(bins, ends, extremes)
+    return quantiles, _spark(bins, ends, quantiles[0], quantiles[-1])
 
 
 def reach(bins: Bins) -> tuple[int, int]:
@@ -206,26 +218,24 @@ def reach(bins: Bins) -> tuple[int, int]:
 
 
 def _histogram(bins: Bins, dtype: str) -> Histogram:
-    nearest = np.where(bins.high > 0, bins.low, bins.high)  # the bound next to zero
-    subnormal = _least_exponent(dtype) - 1
-    exponents = np.maximum(
-        (nearest.view(np.int64) >> 52 & 0x7FF) - 1023, subnormal
-    )  # frexp takes ten times that
     zero = slice(int(np.searchsorted(bins.low, 0.0)), int(np.searchsorted(bins.high, 0.0, "right")))
     sides = slice(zero.start), slice(zero.stop, None)
     zeros = int(bins.counts[zero].sum())
-    found = np.concatenate([exponents[side] for side in sides])
-    if not found.size:
+    nearest = np.concatenate([bins.high[sides[0]], bins.low[sides[1]]])  # the bounds next to zero
+    if not nearest.size:
         return Histogram(0, (), (), zeros)
-    first = int(found.min())
-    length = int(found.max()) - first + 1
-    below, over = (_added(exponents[side] - first, bins.counts[side], length) for side in sides)
-    return Histogram(first, below, over, zeros)
-
-
-def _added(places: Values, counts: Values, length: int) -> tuple[int, ...]:
-    """Return the sums of the counts at each place; as float64 they are exact up to 2**53."""
-    return tuple(np.bincount(places, counts, length).astype(np.int64).tolist())
+    exponents = nearest.view(np.int64)  # frexp takes ten times as long
+    exponents >>= 52
+    exponents &= 0x7FF
+    exponents -= 1023
+    np.maximum(exponents, _least_exponent(dtype) - 1, out=exponents)  # subnormals
+    first = int(exponents.min())
+    length = int(exponents.max()) - first + 1
+    exponents[zero.start :] += length
+    counts = np.concatenate([bins.counts[side] for side in sides])
+    both = np.bincount(exponents - first, counts, 2 * length)  # float64, exact up to 2**53
+    found = both.astype(np.int64).tolist()
+    return Histogram(first, tuple(found[:length]), tuple(found[length:]), zeros)
 
 
 @cache
@@ -234,15 +244,18 @@ def _least_exponent(dtype: str) -> int:
     return int(finfo(dtype).minexp) if "float" in dtype else 0
 
 
-def _quantiles(bins: Bins, extremes: tuple[float, float]) -> tuple[float, ...]:
-    ends = np.cumsum(bins.counts)
-    places = [q * (int(ends[-1]) - 1) for q in QUANTILES]
-    below = [floor(place) for place in places]
-    first, second = np.split(_at(bins, ends, [*below, *(place + 1 for place in below)]), 2)
-    parts = np.array(places) - np.array(below)
-    between = first * (1 - parts) + second * parts  # their difference may be beyond float64
-    found = np.clip(np.where(first == second, first, between), *extremes)
-    return tuple(float(value) for value in found)
+def _quantiles(bins: Bins, ends: Values, extremes: tuple[float, float]) -> tuple[float, ...]:
+    last, (low, high) = int(ends[-1]) - 1, extremes
+    below = [floor(q * last) for q in QUANTILES]
+    found = _at(bins, ends, [*below, *(place + 1 for place in below)]).tolist()
+    quantiles = []
+    for q, place, first, second in zip(
+        QUANTILES, below, found[: len(below)], found[len(below) :], strict=True
+    ):
+        part = q * last - place
+        between = first * (1 - part) + second * part  # their difference may be beyond float64
+        quantiles.append(min(max(first if first == second else between, low), high))
+    return tuple(quantiles)
 
 
 def _at(bins: Bins, ends: Values, places: Sequence[int]) -> Values:
@@ -254,17 +267,16 @@ def _at(bins: Bins, ends: Values, places: Sequence[int]) -> Values:
     return np.asarray(low + (high - low) * inside)
 
 
-def _spark(bins: Bins, low: float, high: float) -> tuple[int, ...]:
+def _spark(bins: Bins, ends: Values, low: float, high: float) -> tuple[int, ...]:
     if not low < high:
         return ()
-    starts, stops = ((ends / 2 - low / 2) / (high / 2 - low / 2) * _SPARKS for ends in (bins.low, bins.high))
-    first = np.clip(starts, 0, _SPARKS - 1).astype(np.intp)
-    last = np.clip(np.ceil(stops) - 1, first, _SPARKS - 1).astype(np.intp)
-    inner = np.arange(1, _SPARKS)
-    at = np.searchsorted(last, inner)  # the bin in which a step ends, or the first above that
+    low, high = low * _SMALLER, high * _SMALLER
+    inner = low + (high - low) * np.arange(1, _SPARKS) / _SPARKS
+    at = np.searchsorted(bins.high * _SMALLER, inner)  # the bin that a step ends in
+    at = np.minimum(at, bins.high.size - 1)
+    start, stop, counts = bins.low[at] * _SMALLER, bins.high[at] * _SMALLER, bins.counts[at]
+    cut = start < inner
     parts = np.zeros(inner.size)
-    cut = first[at] < inner
-    begin, end = starts[at[cut]], stops[at[cut]]
-    parts[cut] = (inner[cut] - begin) / (end - begin)
-    below = np.append(0, np.cumsum(bins.counts))[at] + np.rint(parts * bins.counts[at]).astype(np.int64)
-    return tuple(np.diff(below, prepend=0, append=bins.counts.sum()).tolist())
+    parts[cut] = (inner[cut] - start[cut]) / (stop[cut] - start[cut])
+    below = [0, *(ends[at] - counts + np.rint(parts * counts).astype(np.int64)).tolist(), int(ends[-1])]
+    return tuple(after - before for before, after in pairwise(below))

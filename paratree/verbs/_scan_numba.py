@@ -9,7 +9,9 @@ integers of the floats' own width (numba widens them otherwise), as it does not 
 
 from __future__ import annotations
 
+import threading
 from math import isfinite
+from struct import pack, unpack
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,15 +27,26 @@ _PART = (
     1 << 18
 )  # bytes that stay in the second cache, and whose sums are added apart, which keeps their digits
 _CANCELLED = 10.0  # square of mean over variance from which the sums are taken again, about the mean
+_NONE = np.empty(0, np.int64)
+_INTEGERS = {4: ("i4", "u4"), 8: ("i8", "u8")}  # width in bytes -> integers of the bits of a float
+_CODES = {4: ("I", "f"), 8: ("Q", "d")}
 _REORDERED = {"reassoc", "contract", "nsz"}  # in any order; NaN and infinity keep their sense
+
+
+class _Tables(threading.local):
+    """Two tables of counts for each thread: new ones would cost more than to clear these."""
+
+    def __init__(self) -> None:
+        self.pair = np.empty((2, UPPER), np.uint32)
+
+
+_TABLES = _Tables()
 
 
 def count(patterns: Values, kinds: int) -> Values:
     """Return how often each of ``kinds`` patterns, unsigned integers of 8 or 16 bits, occurs."""
     counts = np.zeros(kinds, np.int64)
-    one, other = np.zeros((2, kinds), np.uint32)
-    _count(patterns, np.uint16(0), one, other)
-    _add(counts, one, other)
+    _count_all(patterns, np.uint16(0), counts, *_TABLES.pair[:, :kinds])
     return counts
 
 
@@ -44,24 +57,20 @@ def moments(values: Values, upper: Values | None = None) -> Moments | None:
     """
     width = values.dtype.itemsize
     length = _PART // width
-    bits = np.empty((-(-values.size // length), 4), np.int64)
-    sums = np.empty((len(bits), 3))
-    one, other = np.zeros((2, 0 if upper is None else UPPER), np.uint32)
-    _SCANS[width](values, values.view(f"i{width}"), values.view(f"u{width}"), length, bits, sums, one, other)
-    if upper is not None:
-        _add(upper, one, other)
-    highs, lows, leasts, zeros = bits.T
-    low, high = _extremes(int(highs.max()), int(lows.view(np.uint64).max()), int(leasts.min()), width)
+    sums = np.empty((3, -(-values.size // length)))
+    counts = _NONE if upper is None else upper
+    integers = (values.view(kind) for kind in _INTEGERS[width])
+    *bits, zeros = _SCANS[width](values, *integers, length, sums, counts, *_TABLES.pair)
+    low, high = _extremes(*map(int, bits), width)
     if not (isfinite(low) and isfinite(high)):
         return None
-    found_zeros = int(zeros.sum())
-    total, squares, magnitudes = map(added, sums.T.tolist())
-    found = shifted(values.size, found_zeros, low, high, 0.0, (total, squares, magnitudes))
+    total, squares, magnitudes = map(added, sums.tolist())
+    found = shifted(values.size, zeros, low, high, 0.0, (total, squares, magnitudes))
     if found.mean * found.mean * values.size <= _CANCELLED * found.squares:
         return found
     shift = found.mean
     total, squares = _about(values, shift)
-    return shifted(values.size, found_zeros, low, high, shift, (total, squares, magnitudes))
+    return shifted(values.size, zeros, low, high, shift, (total, squares, magnitudes))
 
 
 def _extremes(signed: int, unsigned: int, least: int, width: int) -> tuple[float, float]:
@@ -78,7 +87,8 @@ def _extremes(signed: int, unsigned: int, least: int, width: int) -> tuple[float
 
 
 def _float(bits: int, width: int) -> float:
-    return float(np.array(bits, f"u{width}").view(f"f{width}"))
+    integer, floating = _CODES[width]
+    return float(unpack(floating, pack(integer, bits))[0])
 
 
 @njit(nogil=True, cache=True)
@@ -89,6 +99,13 @@ def _count(bits, places, one, other):
         other[bits[i + 1] >> places] += np.uint32(1)
     for i in range(pairs, bits.size):
         one[bits[i] >> places] += np.uint32(1)
+
+
+@njit(nogil=True, cache=True)
+def _count_all(bits, places, counts, one, other):
+    one[:], other[:] = 0, 0
+    _count(bits, places, one, other)
+    _add(counts, one, other)
 
 
 @njit(nogil=True, cache=True)
@@ -154,15 +171,21 @@ def _scan_of(width: int) -> Any:
         return (high, low, least), (total, squares, magnitudes)
 
     @njit(nogil=True, cache=True)
-    def scan(values, signed, unsigned, length, bits, sums, one, other):
-        for k in range(len(sums)):
-            low, high = k * length, min((k + 1) * length, values.size)
-            found, added_up = part(values[low:high], signed[low:high], unsigned[low:high])
-            bits[k, 0], bits[k, 1], bits[k, 2] = found
-            bits[k, 3] = _zeros(values[low:high]) if found[2] == 0 else 0
-            sums[k, 0], sums[k, 1], sums[k, 2] = added_up
-            if one.size:
-                _count(unsigned[low:high], places, one, other)
+    def scan(values, signed, unsigned, length, sums, counts, one, other):
+        if counts.size:
+            one[:], other[:] = 0, 0
+        high, low, least, zeros = lowest, uint(0), mask, 0
+        for k in range(sums.shape[1]):
+            start, end = k * length, min((k + 1) * length, values.size)
+            found, added_up = part(values[start:end], signed[start:end], unsigned[start:end])
+            high, low, least = max(high, found[0]), max(low, found[1]), min(least, found[2])
+            zeros += _zeros(values[start:end]) if found[2] == 0 else 0
+            sums[0, k], sums[1, k], sums[2, k] = added_up
+            if counts.size:
+                _count(unsigned[start:end], places, one, other)
+        if counts.size:
+            _add(counts, one, other)
+        return high, low, least, zeros
 
     return scan
 

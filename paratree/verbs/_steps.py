@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from paratree.verbs._distribution import Bins, clipped, quantiles_and_spark, reach
+from paratree.verbs._distribution import Bins, quantiles_and_spark, reach
 from paratree.verbs._measured import floats
 from paratree.verbs.reading import ParamUnread, scan
 
@@ -33,7 +33,7 @@ class Coarse(NamedTuple):
     """Bins some of which are to be counted again.
 
     Attributes:
-        bins: all of them, within the extremes.
+        bins: all of them.
         first: place of the first of those.
         last: place of the last.
         low: the least value in them.
@@ -58,17 +58,16 @@ class Coarse(NamedTuple):
 def coarse(bins: Bins, extremes: tuple[float, float], dtype: str) -> Coarse | None:
     """Return what is to be counted again, if bins of upper bits are wide beside the spread of the values."""
     first, last = reach(bins)
-    near = clipped(bins, extremes)
     with np.errstate(over="ignore"):
-        widest = (near.high[first : last + 1] - near.low[first : last + 1]).max()
-        span = near.high[last] - near.low[first]
+        widest = (bins.high[first : last + 1] - bins.low[first : last + 1]).max()
+        span = bins.high[last] - bins.low[first]
         if last - first >= _FEWEST or not widest * _FEWEST > span:
             return None
-    low = max(_ends(bins, first, dtype)[0], extremes[0])
-    high = min(_ends(bins, last, dtype)[1], extremes[1])
+    low = _ends(bins, first, dtype)[0] if first else extremes[0]
+    high = _ends(bins, last, dtype)[1] if last < bins.low.size - 1 else extremes[1]
     if not (low < high and isfinite(high - low) and isfinite(_STEPS / (high - low))):
         return None
-    return Coarse(near, first, last, low, high, extremes)
+    return Coarse(bins, first, last, low, high, extremes)
 
 
 def _ends(bins: Bins, place: int, dtype: str) -> tuple[float, float]:

@@ -79,9 +79,9 @@ def plan(tree: ParamTree) -> Plan:
     """Look at what a tree, or a selection of one, has to read."""
     first = {name: tree.tied_with(name)[0] for name in tree}
     problems = {
-        name: reason_of(param.array.problem)
+        name: reason_of(problem)
         for name, param in tree.items()
-        if param.array.problem is not None
+        if (problem := param.array.problem) is not None
     }
     params = {name: param for name, param in tree.items() if first[name] == name and name not in problems}
     return Plan(params, first, problems)
@@ -113,7 +113,8 @@ def scan(
         CorruptFileError: the file is damaged here, or has changed since it was opened.
     """
     listed = list(params)
-    total, done = sum(param.nbytes or 0 for param in listed), 0
+    sizes = [(param.size or 1, param.nbytes or 0) for param in listed]
+    total, done = sum(nbytes for _, nbytes in sizes), 0
 
     def one(block: Block) -> tuple[Block, Result | ParamUnread]:
         try:
@@ -124,8 +125,8 @@ def scan(
 
     shapes: list[Any] = [param.shape for param in listed]
     for block, result in engine.run(one, engine.blocks_of(shapes, most), threads=threads, executor=executor):
-        param = listed[block.item]
-        done += round((param.nbytes or 0) * block.size / (param.size or 1))
+        size, nbytes = sizes[block.item]
+        done += round(nbytes * block.size / size)
         if progress is not None:
             progress(done, total)
         yield block, result

@@ -424,7 +424,8 @@ def _wide_bins(part: Part, moments: Moments) -> tuple[counted.Bins, float]:
         values = np.sort(part.values)
         return counted.Bins(values, values, np.ones(values.size, np.int64)), 0.0
     assert part.counts is not None  # noqa: S101 -- what is not kept is counted
-    return counted.upper_bins(part.counts, moments.zeros, part.dtype), counted.upper_error(part.dtype)
+    bins = counted.upper_bins(part.counts, moments.zeros, part.dtype, (moments.low, moments.high))
+    return bins, counted.upper_error(part.dtype)
 
 
 def _distributed(bins: counted.Bins, error: float, moments: Moments, dtype: str) -> dict[str, Any]:
