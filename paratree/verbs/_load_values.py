@@ -15,7 +15,7 @@ from paratree.verbs._pairs import is_equal, native
 from paratree.verbs.reading import flat
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from typing import Any
 
     from paratree.core.param import Param
@@ -46,15 +46,24 @@ class Taken(NamedTuple):
     fix: str | None = None
 
 
-def taken(param: Param, sources: Sequence[Param], turned: bool) -> Taken:
-    """Read what a parameter takes; of several in the source for a tied one, all have to be the same."""
+def taken(param: Param, sources: Sequence[Param], tied: Iterable[str], turned: bool) -> Taken:
+    """Read what a parameter takes; of several in the source for a tied one, all have to be the same.
+
+    Args:
+        param: a parameter of the model.
+        sources: those of the source that are to fill it.
+        tied: other names of it in the model.
+        turned: as :func:`axes_between` takes it.
+    """
     first, *others = (_from(param, source, turned) for source in sources)
     for source, other in zip(sources[1:], others, strict=True):
         if first.values is None or other.values is None:
             return first if first.values is None else other
         if not is_equal(flat(first.values), flat(other.values)):
             names = f"{printable(sources[0].name)} and {printable(source.name)}"
-            return Taken(REFUSED, problem=f"tied in the model, and the source has other values for {names}")
+            problem = f"tied in the model, and the source has other values for {names}"
+            others_of_it = ", ".join(repr(printable(name)) for name in tied)
+            return Taken(REFUSED, problem=problem, fix=f"part it first: pt.untie(net, {others_of_it})")
     return first
 
 

@@ -122,7 +122,7 @@ def _read(
     for name, others in found.jobs.items():
         param, (_, *tied) = tree[name], tree.tied_with(name)
         sources = [found.chosen[other] for other in others]
-        got = taken(param, sources, turned)
+        got = taken(param, sources, tied, turned)
         shapes, dtypes = (param.shape, sources[0].shape), (param.dtype, sources[0].dtype)
         rows.append(
             ParamLoad(
