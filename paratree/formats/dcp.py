@@ -118,6 +118,11 @@ class _Shards:
         self._recent = (name, shard)
         return shard
 
+    def path(self, name: str) -> str:
+        """Return the path of a shard."""
+        folder, slash, _ = self.file.path.rpartition("/")
+        return f"{folder}{slash}{name}"
+
     def size(self, name: str) -> int:
         """Return the bytes of a shard."""
         if name not in self._sizes:
@@ -145,6 +150,12 @@ class _Chunk:
 
     def __init__(self, shards: _Shards, place: _Place, name: str, shape: tuple[int, ...], dtype: str) -> None:
         self._shards, self._place, self.name, self.shape, self.dtype = shards, place, name, shape, dtype
+
+    @property
+    def span(self) -> tuple[str, int, int]:
+        """The shard, the first byte of the chunk in it, and the byte after its last."""
+        place = self._place
+        return self._shards.path(place.shard), place.offset, place.offset + place.length
 
     def read(self, index: Index = ...) -> np.ndarray[Any, Any]:
         """Open the chunk, check it against the metadata, and return the values at a basic index.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from math import prod
-from typing import TYPE_CHECKING, NamedTuple, cast
+from typing import TYPE_CHECKING, NamedTuple, Protocol, cast, runtime_checkable
 
 from paratree.core.dtypes import BITS, nbytes
 from paratree.files.array import FileArray
@@ -28,10 +28,20 @@ class Place(NamedTuple):
     stop: int | None
 
 
+@runtime_checkable
+class _Spanned(Protocol):
+    """An array that knows a range of a file in which all of it lies, with more."""
+
+    @property
+    def span(self) -> tuple[str, int, int]: ...
+
+
 def places_of(array: LazyArray, start: int, stop: int) -> tuple[Place, ...]:
     """Return where the values from one position to another in row-major order lie; nowhere if in no file."""
     if isinstance(array, FileArray):
         return (_place(array, start, stop),)
+    if isinstance(array, _Spanned):
+        return (Place(*array.span),)
     if isinstance(array, ComposedArray):
         return tuple(
             place
