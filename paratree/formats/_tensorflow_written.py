@@ -1,7 +1,7 @@
 """Write a TensorBundle: the bytes of the tensors, then the table that says where each lies, and how long.
 
 Layout as :mod:`paratree.formats._tensorflow_bundle` and :mod:`paratree.formats._tensorflow_table` read it;
-``BundleWriter`` of tensor_bundle.cc and ``TableBuilder`` of table_builder.cc (TensorFlow 2.21) write the same.
+``BundleWriter`` of tensor_bundle.cc (TensorFlow 2.21) writes the same entries and the same bytes.
 The file of bytes has a number that none beside it has: at every moment the index there is names whole files.
 """
 
@@ -45,18 +45,17 @@ def write(tree: ParamTree, output: Output) -> list[str]:
     if not output.path.endswith(INDEX):
         fact = f"{printable(output.path)}: a SavedModel is a program"
         raise UnsupportedError(f"{fact}; give the index of a checkpoint, NAME{INDEX}")
-    keys = {_key(name): name for name in tree}
+    names = {_key(name): name for name in tree}
     prefix = output.path.removesuffix(INDEX)
     number = _free_number(prefix)
+    entries, places = {b"": _header(number + 1)}, dict[str, tuple[int, int, int]]()
     with output.beside(_shard(prefix, number, number + 1)) as shard:
-        places = {
-            name: _write_values(tree[name].array, shard) for name in tree if tree.tied_with(name)[0] == name
-        }
-    entries = {b"": _header(number + 1)}
-    for key in sorted(keys):
-        name = keys[key]
-        entries[key] = _entry(tree[name], number, *places[tree.tied_with(name)[0]])
-    _write_table(entries.items(), output)
+        for key, name in names.items():
+            first = tree.tied_with(name)[0]
+            if first not in places:
+                places[first] = _write_values(tree[name].array, shard)
+            entries[key] = _entry(tree[name], number, *places[first])
+    _write_table(sorted(entries.items()), output)
     output.replaced += _shards_of(output.path)
     return _notes(tree)
 
@@ -207,7 +206,7 @@ class _Block:
     def add(self, key: bytes, value: bytes) -> None:
         shared = 0
         if self._count % self._between:
-            shared = len(os.path.commonprefix((self.last, key)))
+            shared = len(os.path.commonprefix((self.last, key)))  # noqa: RUF071 -- bytes, no paths
         else:
             self._restarts.append(len(self._data))
         lengths = _varint(shared) + _varint(len(key) - shared) + _varint(len(value))

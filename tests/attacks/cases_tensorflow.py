@@ -85,11 +85,20 @@ def _literal(data: bytes) -> bytes:
 
 _SNAPPY = bundle(pack=snappy)
 _TWO = bundle({"a": entry(), "b": entry(offset=16)}, bytes(32))
+_TIED = bundle({"a": entry(), "b": entry()})
 _SHARDED = bundle({"a": entry(), "b": entry(shard=1)}, [bytes(16), bytes(16)], shards=2)
 
 
 def _without(files: dict, name: str) -> dict:
     return {key: value for key, value in files.items() if key != name}
+
+
+def _halves(offset: int = 8) -> dict:
+    halves = {
+        b"\0w\0\1\1\1" + key: entry(bytes(8), shape=(2,), offset=place)
+        for key, place in ((b"\x80\x82", 0), (b"\x82\x82", offset))
+    }
+    return bundle({**halves, "w": entry(b"", shape=(4,), slices=(extents((0, 2)), extents((2, 2))))})
 
 
 def _parts(
@@ -251,7 +260,10 @@ CASES = [
     _case("data-cut", _data(bytes(15))),
     _case("data-empty", _data(b"")),
     _case("overlap", bundle({"a": entry(), "b": entry(offset=8)}, bytes(32)), _TWO),
-    _case("same-bytes", bundle({"a": entry(), "b": entry()}, bytes(32)), _TWO),
+    _case("same-bytes-of-another-dtype", bundle({"a": entry(), "b": entry(dtype=3)}), _TIED),
+    _case("same-bytes-of-another-shape", bundle({"a": entry(), "b": entry(shape=(2, 2))}), _TIED),
+    _case("same-bytes-of-another-checksum", bundle({"a": entry(), "b": entry(bytes(15) + b"\1")}), _TIED),
+    _case("slices-of-the-same-bytes", _halves(offset=0), _halves()),
     _case("value-changed", _data(bytes(15) + b"\1"), get="w"),
     _case("value-of-another-checkpoint", _data(b"\xff" * 16), get="w"),
     _case("crc-missing", bundle({"w": entry()[:-5]}), get="w"),
