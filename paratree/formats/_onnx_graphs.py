@@ -33,17 +33,19 @@ _FUNCTION_NAME, _FUNCTION_NODES, _FUNCTION_ATTRIBUTES, _OVERLOAD = 1, 7, 11, 13 
 _FUNCTION = dict.fromkeys((_FUNCTION_NAME, _FUNCTION_ATTRIBUTES, _OVERLOAD), (BYTES,))
 _INPUT, _OUTPUT, _NAME, _OPERATOR, _ATTRIBUTE, _DOMAIN = 1, 2, 3, 4, 5, 7  # of NodeProto
 _NODE = dict.fromkeys((_INPUT, _OUTPUT, _NAME, _OPERATOR, _ATTRIBUTE, _DOMAIN), (BYTES,))
-_CALLED, _FLOAT, _INT, _STRING, _FLOATS, _INTS, _STRINGS, _TYPE = 1, 2, 3, 4, 7, 8, 9, 20  # of AttributeProto
+FLOAT, INT, FLOATS, INTS = 2, 3, 7, 8  # of AttributeProto
+_CALLED, _STRING, _STRINGS, _TYPE = 1, 4, 9, 20
 _TENSOR, _TENSORS, _SPARSE_TENSOR, _SPARSE_TENSORS, _SUBGRAPH, _SUBGRAPHS = 5, 10, 22, 23, 6, 11
 _TENSORS_AND_GRAPHS = dict.fromkeys(
     (_CALLED, _TENSOR, _TENSORS, _SPARSE_TENSOR, _SPARSE_TENSORS, _SUBGRAPH, _SUBGRAPHS), (BYTES,)
 )
-_LEARNED = _TENSORS_AND_GRAPHS | {_FLOATS: (FIXED32, BYTES)}
+_LEARNED = _TENSORS_AND_GRAPHS | {FLOATS: (FIXED32, BYTES)}
 _CONSTANT = _LEARNED | {
-    _FLOAT: (FIXED32,), _INT: (VARINT,), _STRING: (BYTES,), _INTS: (VARINT, BYTES), _STRINGS: (BYTES,),
+    FLOAT: (FIXED32,), INT: (VARINT,), _STRING: (BYTES,), INTS: (VARINT, BYTES), _STRINGS: (BYTES,),
     _TYPE: (VARINT,),
 }  # fmt: skip
-_LISTS = {6: (_FLOATS, "float32", 4), 7: (_INTS, "int64", 0)}  # AttributeType -> field, dtype, bytes a number
+_LISTS = {6: (FLOATS, "float32", 4), 7: (INTS, "int64", 0)}  # AttributeType -> field, dtype, bytes a number
+DENSE, SPARSE = 0, -1  # no field of an attribute: the message is the tensor
 _CONTINUED = bytes(range(0x80, 0x100))
 _STANDARD = ("", "ai.onnx")
 _CLASSICAL = "ai.onnx.ml"  # its operators hold what was learned in lists of floats
@@ -51,13 +53,18 @@ _TEXT = "text; paratree reads numbers"
 
 
 class Found:
-    """A tensor: the name it has in its graph, the way to that graph, and what it is."""
+    """A tensor: the name it has in its graph, the way to that graph, what it is and where its message is.
 
-    __slots__ = ("apart", "array", "kind", "name", "path")
+    ``field`` is 0 where ``span`` is a ``TensorProto``, -1 where it is a ``SparseTensorProto``, and else that
+    of an ``AttributeProto`` that holds the values.
+    """
 
-    def __init__(self, name: str, array: LazyArray, kind: str, graph: Graph) -> None:
+    __slots__ = ("apart", "array", "field", "kind", "name", "path", "span")
+
+    def __init__(self, name: str, array: LazyArray, kind: str, graph: Graph, where: tuple[Span, int]) -> None:
         self.name, self.array, self.kind = name, array, kind
         self.path, self.apart = graph.path, graph.apart
+        self.span, self.field = where
 
 
 class Graph:
@@ -135,7 +142,8 @@ class Walk:
                 if not name:
                     raise self.wire.fault("an initializer has no name", value[0])
                 self._claim(graph, name, value)
-                graph.unused[name] = Found(name, array, kind or _kind(name, array, True), graph)
+                where = value, DENSE if number == _INITIALIZERS else SPARSE
+                graph.unused[name] = Found(name, array, kind or _kind(name, array, True), graph, where)
         return graph
 
     def _claim(self, graph: Graph, name: str, span: Span) -> None:
@@ -181,7 +189,7 @@ class Walk:
             if number == _CALLED:
                 name = self.wire.text(value)[:_LONGEST_PART]
                 continue
-            if number == _FLOATS:
+            if number == FLOATS:
                 learned.add(wire, value)
                 continue
             called = f"{node}.{name}" if node else name
@@ -191,17 +199,19 @@ class Walk:
                 kind = None if graph.kind is None else OTHER
                 graphs.append(self._opened(value, (*graph.path, called), kind, graph))
             else:
-                describe = self.tensors.dense if number in (_TENSOR, _TENSORS) else self.tensors.sparse
-                self._add(graph, called, describe(value, called)[1])
+                dense = number in (_TENSOR, _TENSORS)
+                describe = self.tensors.dense if dense else self.tensors.sparse
+                self._add(graph, called, describe(value, called)[1], (value, DENSE if dense else SPARSE))
         if learned.loose or learned.pieces:
-            self._add(graph, f"{node}.{name}", self._numbers(span, _FLOATS, learned, "float32", 4, node))
+            array = self._numbers(span, FLOATS, learned, "float32", 4, node)
+            self._add(graph, f"{node}.{name}", array, (span, FLOATS))
         return graphs
 
     def _constant(self, graph: Graph, name: str, attributes: list[Span]) -> list[Graph]:
         """Add the value of a Constant node, in whichever attribute it is."""
         for span in attributes:
-            lists = {_FLOATS: Repeated(), _INTS: Repeated(), _STRINGS: Repeated()}
-            kind, array = 0, None
+            lists = {FLOATS: Repeated(), INTS: Repeated(), _STRINGS: Repeated()}
+            kind, array, where = 0, None, (span, DENSE)
             for number, wire, value in self.wire.fields(span, _CONSTANT):
                 if number in lists:
                     lists[number].add(VARINT if number == _STRINGS else wire, value)
@@ -209,21 +219,23 @@ class Walk:
                     kind = value
                 elif number in (_TENSOR, _SPARSE_TENSOR):
                     describe = self.tensors.dense if number == _TENSOR else self.tensors.sparse
-                    array = describe(value, name)[1]
-                elif number == _FLOAT:
+                    array, where = describe(value, name)[1], (value, DENSE if number == _TENSOR else SPARSE)
+                elif number == FLOAT:
                     array = self._single(value.to_bytes(4, "little"), "float32", name)
-                elif number == _INT:
+                    where = span, number
+                elif number == INT:
                     array = self._single(value.to_bytes(8, "little"), "int64", name)
+                    where = span, number
                 elif number == _STRING:
                     array = RefusedArray((), "string", f"{name}: {_TEXT}")
             if lists[_STRINGS].loose:
                 array = RefusedArray((lists[_STRINGS].loose,), "string", f"{name}: {_TEXT}")
             for type_, (field, dtype, width) in _LISTS.items():
                 if kind == type_ or lists[field].loose or lists[field].pieces:
-                    array = self._numbers(span, field, lists[field], dtype, width, name)
+                    array, where = self._numbers(span, field, lists[field], dtype, width, name), (span, field)
             if array is not None:
                 self._claim(graph, name, span)
-                self._add(graph, name, array)
+                self._add(graph, name, array, where)
         return []
 
     def _numbers(
@@ -239,9 +251,9 @@ class Walk:
     def _single(self, data: bytes, dtype: str, name: str) -> LazyArray:
         return file_array(Memory(data, self.tensors.file.path, name), 0, (), dtype, member=name)
 
-    def _add(self, graph: Graph, name: str, array: LazyArray) -> None:
+    def _add(self, graph: Graph, name: str, array: LazyArray, where: tuple[Span, int]) -> None:
         kind = OTHER if graph.kind is not None else _kind(name, array, False)
-        self.found.append(Found(name, array, kind, graph))
+        self.found.append(Found(name, array, kind, graph, where))
 
 
 def _kind(name: str, array: LazyArray, initializer: bool) -> str:

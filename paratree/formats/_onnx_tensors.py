@@ -26,8 +26,9 @@ if TYPE_CHECKING:
     from paratree.core.array import LazyArray
     from paratree.files.protobuf import Span
 
-_DIMS, _TYPE, _SEGMENT, _NAME, _EXTERNAL_DATA, _LOCATION = 1, 2, 3, 8, 13, 14  # fields of TensorProto
-_FLOATS, _INT32S, _STRINGS, _INT64S, _RAW, _DOUBLES, _UINT64S = 4, 5, 6, 7, 9, 10, 11
+_DIMS, _TYPE, SEGMENT, _NAME, EXTERNAL_DATA, LOCATION = 1, 2, 3, 8, 13, 14  # fields of TensorProto
+_FLOATS, _INT32S, _STRINGS, _INT64S, RAW, _DOUBLES, _UINT64S = 4, 5, 6, 7, 9, 10, 11
+VALUES = (_FLOATS, _INT32S, _STRINGS, _INT64S, RAW, _DOUBLES, _UINT64S)  # a tensor has one of them
 _VALUES, _INDICES, _SPARSE_DIMS = 1, 2, 3  # fields of SparseTensorProto
 DTYPES = {  # TensorProto.DataType -> name of the dtype, and the field that holds values if not raw_data
     1: ("float32", _FLOATS), 2: ("uint8", _INT32S), 3: ("int8", _INT32S), 4: ("uint16", _INT32S),
@@ -41,9 +42,9 @@ DTYPES = {  # TensorProto.DataType -> name of the dtype, and the field that hold
     28: ("float6_e3m2fn", _INT32S),
 }  # fmt: skip
 _TENSOR = {
-    _DIMS: (VARINT, BYTES), _TYPE: (VARINT,), _SEGMENT: (BYTES,), _FLOATS: (BYTES, FIXED32),
-    _INT32S: (BYTES, VARINT), _STRINGS: (BYTES,), _INT64S: (BYTES, VARINT), _NAME: (BYTES,), _RAW: (BYTES,),
-    _DOUBLES: (BYTES, FIXED64), _UINT64S: (BYTES, VARINT), _EXTERNAL_DATA: (BYTES,), _LOCATION: (VARINT,),
+    _DIMS: (VARINT, BYTES), _TYPE: (VARINT,), SEGMENT: (BYTES,), _FLOATS: (BYTES, FIXED32),
+    _INT32S: (BYTES, VARINT), _STRINGS: (BYTES,), _INT64S: (BYTES, VARINT), _NAME: (BYTES,), RAW: (BYTES,),
+    _DOUBLES: (BYTES, FIXED64), _UINT64S: (BYTES, VARINT), EXTERNAL_DATA: (BYTES,), LOCATION: (VARINT,),
 }  # fmt: skip
 _SPARSE = {_VALUES: (BYTES,), _INDICES: (BYTES,), _SPARSE_DIMS: (VARINT, BYTES)}
 PAIR = {1: (BYTES,), 2: (BYTES,)}  # of texts
@@ -170,15 +171,15 @@ class Tensors:
                 parts.kind = value
             elif number == _NAME:
                 parts.name = wire.text(value)
-            elif number == _RAW:
+            elif number == RAW:
                 parts.raw = value
-            elif number == _EXTERNAL_DATA:
+            elif number == EXTERNAL_DATA:
                 parts.outside.append(value)
                 if len(parts.outside) > _MOST_KEYS:
                     raise wire.fault("the place of external data has too many keys", value[0])
-            elif number == _LOCATION:
+            elif number == LOCATION:
                 parts.location = value
-            elif number == _SEGMENT:
+            elif number == SEGMENT:
                 parts.segment = True
             else:
                 parts.data.setdefault(number, Repeated()).add(kind, value)

@@ -9,19 +9,23 @@ checksum of external data is not looked at, as in the reference reader.
 
 from __future__ import annotations
 
-from paratree.core.errors import CorruptFileError, UnknownSourceError, printable
+from os import PathLike
+
+from paratree.core.errors import CorruptFileError, UnknownSourceError, UnsupportedError, printable
 from paratree.core.names import OTHER, STATE, join
 from paratree.core.param import Param
 from paratree.core.tree import Origin, ParamTree
+from paratree.files.local import LocalFile
 from paratree.files.protobuf import BYTES, VARINT, Wire, signed
 from paratree.formats._onnx_graphs import Found, Walk
 from paratree.formats._onnx_tensors import DTYPES, PAIR, Tensors
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Any
 
-    from paratree.files.local import LocalFile
+    from paratree.files.output import Output
     from paratree.files.protobuf import Span
 
 NAME = "ONNX"
@@ -31,7 +35,8 @@ LAZY = "yes; integers packed as varints are decoded on reading"
 TIES = "one name for every use, the same place of an external file"
 READS = "initializers, constants, inner graphs, functions, sparse and external data, every dtype but text"
 EXTRA = None
-WRITES = ()
+MAKES = "copy"
+WRITES = tuple(dtype for dtype, _ in DTYPES.values() if dtype != "string")
 
 _IR_VERSION, _PRODUCER, _PRODUCER_VERSION, _MODEL_DOMAIN, _MODEL_VERSION, _DOC = (
     1,
@@ -102,16 +107,54 @@ def open(file: LocalFile) -> ParamTree:
         UnsafeFileError: values are said to be outside the model's folder, or behind a link.
         UnknownSourceError: it is a model of ONNX Runtime's own format.
     """
-    if _is_of_runtime(file):
-        raise UnknownSourceError(
-            f"{printable(file.path)}: a model in ONNX Runtime's own format (FlatBuffers), which is not read; "
-            "give the .onnx file that it was made from"
-        )
     tensors = Tensors(file)
+    meta, graph, found, notes = _walked(tensors)
+    params = {name: Param(name, tensor.array, tensor.kind) for name, tensor in found.items()}
+    meta |= _values(tensors.wire, graph, params)
+    notes += [
+        f"the values of {number} tensors are in {location[:200]}, which is not there: fetch it too"
+        for location, number in tensors.missing.items()
+    ]
+    closers = [file.close, *(beside.close for beside in tensors.beside.values())]
+    return ParamTree(params, Origin(file.path, NAME, meta, notes, closers))
+
+
+def holds_tie(tree: ParamTree, group: Sequence[str]) -> bool:
+    """Tell that no tied group can be written: values are written inside the model, for each name."""
+    return False
+
+
+def save_copy(tree: ParamTree, output: Output, like: object) -> Sequence[str]:
+    """Write a copy of a model with the values of a tree; all else is as in the model."""
+    from paratree.formats._onnx_written import write
+
+    if not isinstance(like, str | PathLike):
+        raise UnsupportedError(
+            f"ONNX is written into a copy of a file; give its path, not a {type(like).__name__}"
+        )
+    file = LocalFile(like)
+    tensors = None
+    try:
+        if not sniff(file):
+            raise UnsupportedError(f"{printable(file.path)}: no ONNX model to write into a copy of")
+        tensors = Tensors(file)
+        return write(tree, output, tensors, _walked(tensors)[2])
+    finally:
+        for source in (file, *(tensors.beside.values() if tensors is not None else ())):
+            source.close()
+
+
+def _walked(tensors: Tensors) -> tuple[dict[str, Any], Span, dict[str, Found], list[str]]:
+    """Return the plain values of a model, its graph, its tensors by unique names, and notes."""
+    if _is_of_runtime(tensors.file):
+        raise UnknownSourceError(
+            f"{printable(tensors.file.path)}: a model in ONNX Runtime's own format (FlatBuffers), which is "
+            "not read; give the .onnx file that it was made from"
+        )
     walk = Walk(tensors)
     meta, parts = _model(tensors.wire)
     if _GRAPH not in parts:
-        raise CorruptFileError(file.path, "the model has no graph", offset=file.size)
+        raise CorruptFileError(tensors.file.path, "the model has no graph", offset=tensors.file.size)
     walk.graph(parts[_GRAPH][0])
     for function in parts.get(_FUNCTIONS, ()):
         walk.function(function)
@@ -119,14 +162,7 @@ def open(file: LocalFile) -> ParamTree:
         for number, _, graph in tensors.wire.fields(training, {1: (BYTES,), 2: (BYTES,)}):
             what, kind = ("initialization", OTHER) if number == 1 else ("algorithm", STATE)
             walk.graph(graph, (f"training.{i}.{what}",), kind)
-    params, notes = _named(walk.found)
-    meta |= _values(tensors.wire, parts[_GRAPH][0], params)
-    notes += [
-        f"the values of {number} tensors are in {location[:200]}, which is not there: fetch it too"
-        for location, number in tensors.missing.items()
-    ]
-    closers = [file.close, *(beside.close for beside in tensors.beside.values())]
-    return ParamTree(params, Origin(file.path, NAME, meta, notes, closers))
+    return meta, parts[_GRAPH][0], *_named(walk.found)
 
 
 def _model(wire: Wire) -> tuple[dict[str, Any], dict[int, list[Span]]]:
@@ -158,25 +194,25 @@ def _model(wire: Wire) -> tuple[dict[str, Any], dict[int, list[Span]]]:
     return meta, parts
 
 
-def _named(found: list[Found]) -> tuple[dict[str, Param], list[str]]:
-    """Return the parameters by names that are unique; twins in inner graphs bear the way to them."""
+def _named(found: list[Found]) -> tuple[dict[str, Found], list[str]]:
+    """Return the tensors by names that are unique; twins in inner graphs bear the way to them."""
     times: dict[str, int] = {}
     for tensor in found:
         times[tensor.name] = times.get(tensor.name, 0) + 1
-    params: dict[str, Param] = {}
+    named: dict[str, Found] = {}
     doubles: dict[str, int] = {}  # a full name -> how often it was met again
     for tensor in found:
         name = tensor.name
         if tensor.path and (tensor.apart or times[name] > 1):
             name = join((*tensor.path, name))
-        while name in params:
+        while name in named:
             doubles[name] = doubles.get(name, 1) + 1
             name = f"{name}~{doubles[name]}"
-        params[name] = Param(name, tensor.array, tensor.kind)
+        named[name] = tensor
     if not doubles:
-        return params, []
+        return named, []
     number = sum(doubles.values()) - len(doubles)
-    return params, [f"tensors whose full names are the name of another are listed as NAME~2: {number}"]
+    return named, [f"tensors whose full names are the name of another are listed as NAME~2: {number}"]
 
 
 def _values(wire: Wire, graph: Span, params: dict[str, Param]) -> dict[str, dict[str, str]]:
