@@ -69,8 +69,11 @@ def parse(path: str) -> tuple[dict[str, ParamFingerprint], dict[str, str], Ties,
     file = LocalFile(path)
     try:
         if file.size > _LARGEST:
-            raise _fault(path, f"{file.size} bytes are too many for a manifest", advice="name the right file")
+            raise _fault(path, f"{file.size} bytes are too many")
         found = parse_object(file, read(file, 0, file.size))
+    except CorruptFileError as error:
+        fact = f"it is no manifest: {error.reason}"
+        raise CorruptFileError(path, fact, offset=error.offset, advice=_AGAIN) from None
     finally:
         file.close()
     _check_head(path, found)
