@@ -54,7 +54,7 @@ class Cast:
 
 
 def rounded(values: Values, dtype: str) -> Values:
-    """Return floating values in another floating dtype, rounded once, to nearest, ties to even.
+    """Return values in another dtype, those of floats rounded once, to nearest, ties to even.
 
     ml_dtypes takes float64 through float32, which would round twice: so that is rounded to odd, which keeps
     what the second rounding has to know (Boldo and Melquiond 2008).

@@ -283,7 +283,7 @@ class Screen:
         from rich.cells import cell_len
         from rich.text import Text
 
-        from paratree.render.terminal import shortened
+        from paratree.render.terminal import all_shortened, shortened
 
         texts = [dict(zip(HEADS, HEADS, strict=True))]
         texts += [cells(row, _absolute(self._found)) for row in self._listed]
@@ -294,7 +294,9 @@ class Screen:
             del widths[head]
         rest = _width({**widths, "name": 0})
         widths["name"] = max(min(widths["name"], width - rest), 8)
+        names = all_shortened([row["name"] for row in texts], widths["name"])
         for number, row in enumerate(texts):
+            row["name"] = names[number]
             line = Text(" " * _GAP)
             for head, size in widths.items():
                 text = shortened(row[head], size)

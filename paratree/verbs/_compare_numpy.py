@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from paratree.core.cast import rounded
 from paratree.core.dtypes import BITS
 from paratree.verbs._figures import NO_SUM, Figures, Scaled, combined, total, with_sums
 
@@ -314,7 +315,7 @@ def _uncast(a: Values, b: Values) -> Values:
 def _differing(values: Values, given: Values) -> Values:
     """Tell which values are not those given when they are cast to their dtype, or overflow it."""
     with np.errstate(over="ignore", invalid="ignore"):
-        x, y, before = widened(values.astype(given.dtype)), widened(given), widened(values)
+        x, y, before = widened(rounded(values, given.dtype.name)), widened(given), widened(values)
     return _unequal(x, y) | (np.isfinite(before) & ~np.isfinite(x))
 
 

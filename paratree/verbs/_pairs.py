@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from paratree import engine
+from paratree.core.cast import rounded
 from paratree.core.dtypes import BITS, numpy_dtype
 from paratree.core.errors import MissingPackageError, UnreadableError
 from paratree.verbs._compare_numpy import EXACT, bits_of, is_float
@@ -236,5 +237,5 @@ def cast(values: Values, dtype: str) -> Values | None:
     if not _are_of_a_kind(values.dtype, target):
         return None
     with np.errstate(all="ignore"):
-        made = values.astype(target)
+        made = rounded(values, dtype)
         return None if bool((np.isfinite(values) & ~np.isfinite(made)).any()) else made

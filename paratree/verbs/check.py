@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 NO_NAN, NO_INF, MAX_ABS, FINITE_IN = "no_nan", "no_inf", "max_abs", "finite_in"
 EXPECT, EXPECT_TENSORS, SAME_AS, FINGERPRINT = "expect", "expect_tensors", "same_as", "fingerprint"
 _OF_VALUES = {NO_NAN, NO_INF, MAX_ABS, FINITE_IN}
+_OF_RANGE = {MAX_ABS, FINITE_IN}
+_NO_FLOATS = "there is no floating value to look at"
 _NOTHING = "there is nothing to look at; if that is right, expect 0 parameters"
 
 
@@ -179,8 +181,12 @@ def check(
             table = stats(chosen, kind=KINDS, histogram=False, **how)
             seen = [row for row in table if row.kind != OTHER or row.problem is None]
             failures += _of_values(table, seen, rules, bound, target, every_kind=kinds is not None)
-            if not may_be_empty and not any(row.size or row.problem for row in seen):
+            if may_be_empty:
+                pass
+            elif not any(row.size or row.problem for row in seen):
                 failures += [Failure(rule, None, _NOTHING) for rule in rules if rule in _OF_VALUES]
+            elif not any(row.problem or has_range(row, every_kind=kinds is not None) for row in seen):
+                failures += [Failure(rule, None, _NO_FLOATS) for rule in rules if rule in _OF_RANGE]
         numbers, unknown = _numbers(chosen, kinds)
         failures += _of_numbers(numbers, unknown, {EXPECT: size, EXPECT_TENSORS: names})
         if {SAME_AS, FINGERPRINT} & set(rules):

@@ -109,7 +109,7 @@ def diff(
         before = None if initial is None else stack.enter_context(opened(initial))
         names = match(first, second, rename=rename, strip=strip)
         chosen = _chosen(first, second, names, select, kinds)
-        model = _model(first, second, initial is not None)
+        model = _model((first, second), (a, b), has_initial=initial is not None)
         turned = _turned(first, second, names, model)
         how = _How(tolerance, model == "a", turned)
         made = _compared(first, second, chosen.pairs, how, options)
@@ -137,9 +137,14 @@ def diff(
         )
 
 
-def _model(a: ParamTree, b: ParamTree, has_initial: bool) -> str | None:
-    """Return which of two is the live model that was loaded from the other, if one is."""
-    live = [any(param.live is not None for param in tree.values()) for tree in (a, b)]
+def _model(trees: Sequence[ParamTree], sources: Sequence[object], *, has_initial: bool) -> str | None:
+    """Return which of two is the live model that was loaded from the other, if one is.
+
+    A plain container of tensors, as a ``state_dict``, stands beside a model for the file that it is from.
+    """
+    live = [any(param.live is not None for param in tree.values()) for tree in trees]
+    if all(live):
+        live = [not isinstance(source, dict | list | tuple) for source in sources]
     if live[0] != live[1]:
         return "a" if live[0] else "b"
     return "a" if has_initial else None
@@ -177,7 +182,7 @@ def _chosen(
     a: ParamTree, b: ParamTree, names: Match, select: Selector | None, kinds: tuple[str, ...] | None
 ) -> _Chosen:
     everything = select is None and kinds is None
-    of_a, of_b = (_visible(tree) if everything else {*tree.select(select, kind=kinds)} for tree in (a, b))
+    of_a, of_b = (_visible(tree) if everything else _selected(tree, select, kinds) for tree in (a, b))
     if not everything and not of_a and not of_b and (len(a) or len(b)):
         message = "; ".join(str(nothing_fits(tree, select, kinds)) for tree in (a, b) if len(tree))
         raise NoSuchParamError(str(select or ""), (), a.source, message=message)
@@ -191,6 +196,11 @@ def _chosen(
         tuple(name for name in names.only_b if name in of_b),
         tuple(hidden.items()) if everything else (),
     )
+
+
+def _selected(tree: ParamTree, select: Selector | None, kinds: tuple[str, ...] | None) -> set[str]:
+    """Return the names that fit, and those tied with them: the values of one are those of all."""
+    return {tied for name in tree.select(select, kind=kinds) for tied in tree.tied_with(name)}
 
 
 def _visible(tree: ParamTree) -> set[str]:
@@ -309,6 +319,8 @@ def _row(row: Difference, pair: Pair, outcome: Outcome, how: _How) -> Difference
     unmeasured = dict.fromkeys(("max_abs", "relative_l2", "cosine")) if found.are_finite_equal else {}
     if source != target and BITS.get(target, 32) <= BITS.get(source, 32):
         found = found._replace(changed=found.uncast, beyond=found.uncast_beyond)
+        if found.changed and found.changed <= found.new_nan + found.new_inf:  # the rest is rounding
+            unmeasured = dict.fromkeys(("max_abs", "relative_l2", "cosine"))
     status = _status(found, source != target, any(how.tolerance))
     if found.max_abs < 0:
         unmeasured["max_abs"] = None
@@ -320,7 +332,7 @@ def _row(row: Difference, pair: Pair, outcome: Outcome, how: _How) -> Difference
         row,
         status=status,
         **{**{name: getattr(found, name) for name in _COPIED}, **unmeasured},
-        where=place["max_at"] if found.max_abs > 0 else None,
+        where=place["max_at"] if found.max_abs > 0 and not unmeasured else None,
         first_nan=place["first_nan"],
         first_inf=place["first_inf"],
         transposed=turned_axes(pair.a, pair.b, pair.axes, dtype=target) if status == rows.DIFFERENT else None,

@@ -106,9 +106,11 @@ def _cast(values: np.ndarray[Any, Any], dtype: str) -> tuple[np.ndarray[Any, Any
 
     import numpy as np
 
+    from paratree.core.cast import rounded
+
     with np.errstate(all="ignore"), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a lost imaginary part is counted, too
-        cast = values.astype(numpy_dtype(dtype))
+        cast = rounded(values, dtype)
         back = cast.astype(values.dtype)
         same = (back == values) | ((back != back) & (values != values))
     return cast, int(values.size - np.count_nonzero(same))

@@ -283,6 +283,24 @@ def test_what_a_cast_rounds_is_not_counted_as_changed(dtype, size):
     assert pt.diff(tree_of(w=cast), tree_of(w=wide)).rows[0].changed > size // 2  # no cast made these
 
 
+def test_what_a_cast_rounds_is_not_in_the_figures_of_a_new_nan():
+    before = np.linspace(0.1, 1, 50, dtype=np.float32)
+    after = before.astype(ml_dtypes.bfloat16)
+    after[7] = np.nan
+    row = pt.diff(tree_of(w=before), tree_of(w=after)).rows[0]
+    assert (row.status, row.changed, row.new_nan, row.first_nan) == ("different", 1, 1, (7,))
+    assert (row.max_abs, row.relative_l2, row.cosine, row.where) == (None, None, None, None)
+    after[8] = 3
+    row = pt.diff(tree_of(w=before), tree_of(w=after)).rows[0]
+    assert (row.changed, row.where) == (2, (8,))
+
+
+def test_a_cast_of_float64_rounds_once():
+    value = np.array([1 + 2.0**-8 + 2.0**-40])
+    there = (value + 2.0**-8).astype(ml_dtypes.bfloat16)  # 1 + 2**-7, to which it is nearest
+    assert pt.diff(tree_of(w=value), tree_of(w=there)).rows[0].status == "equal after cast"
+
+
 @pytest.mark.parametrize("top", [1e6, -1e6])
 def test_what_overflows_in_a_cast_is_a_change(top):
     wide = np.array([1, top, 2], np.float32)

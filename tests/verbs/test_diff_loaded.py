@@ -144,11 +144,14 @@ def test_a_tied_weight_that_the_model_has_once_was_loaded(torch, tmp_path):
         assert by_name(found)["h.weight"].found == "in the model under its tied name e.weight"
 
 
-def test_a_missing_name_whose_tie_was_not_compared_is_missing(torch, tmp_path):
+def test_a_selected_name_is_compared_under_the_name_that_it_is_tied_with(torch, tmp_path):
     net = tied_net(torch)
-    path = write(tmp_path / "net.safetensors", {"e.weight": arrays_of(net)["e.weight"]})
+    weight = arrays_of(net)["e.weight"]
+    path = write(tmp_path / "net.safetensors", {"e.weight": weight})
     found = pt.diff(net, path, select="h.weight")
-    assert (found.same, by_name(found)["h.weight"].status) == (False, "removed")
+    assert (found.same, by_name(found)["h.weight"].status) == (True, "under a tied name")
+    write(path, {"e.weight": weight + 1})
+    assert not pt.diff(net, path, select="h.weight").same
 
 
 def test_a_model_is_tied_as_its_file(torch, tmp_path):
@@ -284,6 +287,18 @@ def test_two_live_models(torch):
         other[1].weight[2, 3] += 1
     found = pt.diff(one, other)
     assert (found.model, found.differing[0].name, found.differing[0].where) == (None, "1.weight", (2, 3))
+
+
+def test_a_state_dict_stands_for_its_file(torch):
+    net = small_net(torch)
+    state = {f"module.{name}": tensor.clone() for name, tensor in net.state_dict().items()}
+    state["module.1.weight"] += 1
+    for found, model in (
+        (pt.diff(net, state, strip="module."), "a"),
+        (pt.diff(state, net, strip="module."), "b"),
+    ):
+        assert (found.model, found.verdict) == (model, "6 of 7 loaded to the last bit · 1 different")
+    assert pt.diff(state, dict(state)).model is None
 
 
 def test_flax_variables_against_a_file(tmp_path):

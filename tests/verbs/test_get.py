@@ -63,6 +63,14 @@ def test_a_cast_counts_what_it_changed():
     assert (found.dtype, found.changed, found.values.dtype) == ("float32", 0, np.float32)
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float8_e4m3fn"])
+def test_a_cast_of_float64_rounds_once(dtype):
+    one, step = 1.0, float(ml_dtypes.finfo(dtype).eps)
+    value = np.array([one + step / 2 + 2**-40])
+    tree, _ = tree_with(value)  # as float32 it lies in the middle, and goes to 1
+    assert float(get(tree, "net.w", dtype=dtype).values[0]) == one + step
+
+
 @pytest.mark.parametrize(
     ("name", "options", "error", "message"),
     [
