@@ -20,7 +20,7 @@ from paratree.formats._tensorflow_bundle import DTYPES, GRAPH, Bundle
 from paratree.formats._tensorflow_table import FOOTER, MAGIC
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
     from typing import Any
 
     from paratree.core.array import Index, LazyArray, Storage
@@ -47,7 +47,8 @@ def write(tree: ParamTree, output: Output) -> list[str]:
         raise UnsupportedError(f"{fact}; give the index of a checkpoint, NAME{INDEX}")
     names = {_key(name): name for name in tree}
     prefix = output.path.removesuffix(INDEX)
-    number = _free_number(prefix)
+    old = _shards_of(output.path)
+    number = _free_number(prefix, old)
     entries, places = {b"": _header(number + 1)}, dict[str, tuple[int, int, int]]()
     with output.beside(_shard(prefix, number, number + 1)) as shard:
         for key, name in names.items():
@@ -56,7 +57,7 @@ def write(tree: ParamTree, output: Output) -> list[str]:
                 places[first] = _write_values(tree[name].array, shard)
             entries[key] = _entry(tree[name], number, *places[first])
     _write_table(sorted(entries.items()), output)
-    output.replaced += _shards_of(output.path)
+    output.replaced += old
     return _notes(tree)
 
 
@@ -106,10 +107,13 @@ class _Bytes:
         return self._array.read(index).view(np.uint8)
 
 
-def _free_number(prefix: str) -> int:
-    """Return a number for a shard that is not there, as the last of all that its name claims."""
+def _free_number(prefix: str, old: Collection[str]) -> int:
+    """Return a number for a shard that is not there, as the last of all that its name claims.
+
+    None that the old index names, even if it is gone: what that names is removed.
+    """
     number = 0
-    while os.path.lexists(_shard(prefix, number, number + 1)):
+    while (name := _shard(prefix, number, number + 1)) in old or os.path.lexists(name):
         number += 1
     return number
 

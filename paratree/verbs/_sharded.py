@@ -99,7 +99,7 @@ def write_shards(
     path = str(Path(path))
     stem, index = path.removesuffix(suffix), path + INDEX
     old = _named(index, stem, suffix)
-    names = _names(stem, suffix, len(parts))
+    names = _names(stem, suffix, len(parts), replacing=bool(old))
     notes: dict[str, None] = {}
     with writing(index, written, force=force) as output:
         for part, name in zip(parts, names, strict=True):
@@ -110,9 +110,14 @@ def write_shards(
     return [*names, index], list(notes)
 
 
-def _names(stem: str, suffix: str, count: int) -> list[str]:
-    """Return names of files that do not exist: the usual ones, or with a word between."""
-    for between in ("", f"-{secrets.token_hex(4)}"):
+def _names(stem: str, suffix: str, count: int, *, replacing: bool) -> list[str]:
+    """Return names of files that do not exist: the usual ones, or with a word between.
+
+    What replaces shards never has a name that shards had before: the old index, open in a reader or back
+    after a power cut, names none of it, nor is it removed with what the old index names.
+    """
+    word = f"-{secrets.token_hex(4)}"
+    for between in (word,) if replacing else ("", word):
         names = [f"{stem}{between}-{number + 1:05}-of-{count:05}{suffix}" for number in range(count)]
         if not any(map(os.path.lexists, names)):
             break

@@ -566,6 +566,28 @@ def test_shards_take_the_place_of_shards_when_the_index_does(tmp_path):
     assert not set(before[:3]) & set(shards_in(tmp_path))
 
 
+def test_shards_never_have_a_name_again_that_an_older_index_has(tmp_path):
+    tree = tree_of({f"w{number}": np.ones(10, np.float32) for number in range(3)})
+    seen = set()
+    for _ in range(3):
+        files = set(pt.save(tree, tmp_path / "m.safetensors", shard_size=40, force=True).files[:-1])
+        assert not files & seen
+        seen |= files
+
+
+@pytest.mark.parametrize(("name", "size"), [("m.safetensors", 40), ("m.index", None)])
+def test_files_stay_where_the_old_index_named_such_that_were_gone(name, size, tmp_path):
+    """They were removed as what the old index named: a save that destroyed what it had written."""
+    tree = tree_of({f"w{number}": np.ones(10, np.float32) for number in range(3)})
+    saved = pt.save(tree, tmp_path / name, shard_size=size)
+    others = [path for path in tmp_path.iterdir() if str(path) != saved.path]
+    assert others
+    for path in others:
+        path.unlink()
+    again = pt.save(tree, tmp_path / name, shard_size=size, force=True)
+    assert pt.fingerprint(again.path) == pt.fingerprint(tree)
+
+
 def test_an_error_in_a_shard_leaves_the_old_checkpoint(tmp_path, monkeypatch):
     from paratree.files.output import Output
 
