@@ -60,15 +60,16 @@ def moments(values: Values, upper: Values | None = None) -> Moments | None:
     sums = np.empty((3, -(-values.size // length)))
     counts = _NONE if upper is None else upper
     integers = (values.view(kind) for kind in _INTEGERS[width])
-    *bits, zeros = _SCANS[width](values, *integers, length, sums, counts, *_TABLES.pair)
-    low, high = _extremes(*map(int, bits), width)
+    found = _SCANS[width](values, *integers, length, sums, counts, *_TABLES.pair)
+    signed, unsigned, least, zeros = map(int, found)
+    low, high = _extremes(signed, unsigned, least, width)
     if not (isfinite(low) and isfinite(high)):
         return None
     total, squares, magnitudes = map(added, sums.tolist())
-    found = shifted(values.size, zeros, low, high, 0.0, (total, squares, magnitudes))
-    if found.mean * found.mean * values.size <= _CANCELLED * found.squares:
-        return found
-    shift = found.mean
+    made = shifted(values.size, zeros, low, high, 0.0, (total, squares, magnitudes))
+    if made.mean * made.mean * values.size <= _CANCELLED * made.squares:
+        return made
+    shift = made.mean
     total, squares = _about(values, shift)
     return shifted(values.size, zeros, low, high, shift, (total, squares, magnitudes))
 
