@@ -13,7 +13,7 @@ import numpy as np
 from paratree import engine
 from paratree.core.array import parts_between, size_of
 from paratree.core.dtypes import BITS, BLOCKS, nbytes, numpy_dtype
-from paratree.core.errors import MissingPackageError, UnreadableError, printable
+from paratree.core.errors import CorruptFileError, MissingPackageError, UnreadableError, printable
 from paratree.core.names import OTHER
 from paratree.verbs.listing import reason_of
 from paratree.verbs.reading import flat, opened, plan, selected
@@ -240,7 +240,7 @@ def _digest(caught: tuple[type[Exception], ...], chunk: Chunk) -> tuple[Chunk, b
         for index in parts_between(_shape(chunk.array), chunk.start, chunk.stop):
             hasher.update(_canonical(chunk.array.read(index), chunk.array.dtype).data)
     except caught as error:
-        return chunk, reason_of(str(error))
+        return chunk, error.reason if isinstance(error, CorruptFileError) else reason_of(str(error))
     return chunk, hasher.digest()
 
 

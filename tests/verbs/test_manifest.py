@@ -14,7 +14,11 @@ import pytest
 import paratree as pt
 from benchmarks import flips
 from paratree.core.tree import Origin
+from paratree.files.array import file_array
+from paratree.files.composed import composed_array
+from paratree.files.local import LocalFile
 from paratree.verbs import fingerprint as hashing
+from tests.attacks.cases_gguf import Tensor, gguf
 from tests.verbs.held import Held, held, tree_of, write
 
 ARRAYS = {
@@ -276,6 +280,46 @@ def test_the_storage_of_a_strided_tensor_is_the_place(tmp_path):
     (failure,) = pt.verify(tmp_path / "m.pt", manifest).failures
     assert (failure.start, failure.stop) == (0, 32)
     assert failure.places[0][1:] == (start + 4, start + 4 * (1 + 3 * 6 + 2))
+
+
+def test_blocks_of_a_quantised_dtype_are_told_as_they_are_stored(tmp_path):
+    path = tmp_path / "m.gguf"
+    blocks = bytes(range(2 * 18))
+    path.write_bytes(gguf([Tensor("w", (64,), 2, blocks)]))
+    manifest = pt.manifest(path)
+    raw = bytearray(path.read_bytes())
+    start = raw.index(blocks)
+    raw[start + 30] ^= 1
+    path.write_bytes(raw)
+    (failure,) = pt.verify(path, manifest).failures
+    assert (failure.start, failure.stop, failure.places) == (0, 36, ((str(path), start, start + 36),))
+
+
+def rows_of(paths):
+    """Return a tree of one array, each row of which lies in a file of its own."""
+    files = [LocalFile(path) for path in paths]
+    parts = [((i, 0), file_array(file, file.size - 16, (1, 4), "float32")) for i, file in enumerate(files)]
+    array = composed_array(files[0], (len(paths), 4), "float32", parts, member="w")
+    return pt.ParamTree([pt.Param("w", array)], Origin("net", "test"))
+
+
+def test_of_an_array_in_several_files_those_of_the_range_are_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(hashing, "CHUNK", 32)
+    paths = [write(tmp_path / f"{i}.bin", {"w": np.full(4, i, np.float32)}) for i in range(8)]
+    manifest = pt.manifest(rows_of(paths))
+    paths[2].write_bytes(paths[2].read_bytes()[:-1] + b"\1")
+    paths[7].write_bytes(paths[7].read_bytes()[:-1] + b"\1")
+    first, second = pt.verify(rows_of(paths), manifest).failures
+    assert (first.start, first.stop, second.start, second.stop) == (32, 64, 96, 128)
+    assert [place.file for place in first.places] == [str(paths[2]), str(paths[3])]
+    assert [place.file for place in second.places] == [str(paths[6]), str(paths[7])]
+    size = paths[2].stat().st_size
+    words = f"(byte {size - 16} to {size} of 2.bin, byte {size - 16} to {size} of 3.bin)"
+    assert first.text == f"changed between byte 32 and byte 64 of its values {words}"
+    monkeypatch.setattr(hashing, "CHUNK", 1 << 24)
+    (whole,) = pt.verify(rows_of(paths), pt.manifest(tree_of(w=np.zeros((8, 4), np.float32)))).failures
+    assert len(whole.places) == 8
+    assert whole.text.endswith("of 2.bin, 5 more)")
 
 
 def test_a_compressed_member_that_is_damaged_is_its_parameter(tmp_path):
@@ -662,7 +706,9 @@ def test_a_huge_manifest_is_not_read(file, tmp_path):
     path = tmp_path / "m.json"
     path.touch()
     os.truncate(path, 10**12)
-    with pytest.raises(pt.CorruptFileError, match="it is no manifest: 1000000000000 bytes are too many; make it again"):
+    with pytest.raises(
+        pt.CorruptFileError, match="it is no manifest: 1000000000000 bytes are too many; make it again"
+    ):
         pt.verify(file, path)
 
 
