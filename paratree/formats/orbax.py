@@ -22,6 +22,7 @@ from paratree.formats._zarr import zarr_array
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
     from typing import Any
 
     from paratree.core.array import LazyArray
@@ -35,7 +36,16 @@ LAZY = "yes, a chunk at a time"
 TIES = "no"
 READS = "OCDBT and plain folders, Zarr 2 and 3, shards; of a CheckpointManager the last step, every item"
 EXTRA = "orbax"
-WRITES = ()
+MAKES = "folder"
+FILES = (
+    r"_METADATA|_CHECKPOINT_METADATA|_sharding|_strings\.json|commit_success\.txt|array_metadatas/process_\d+"
+    r"|(ocdbt\.process_\d+/)?(manifest\.ocdbt|d/[0-9a-f]+)|.+/(\.zarray|zarr\.json|\d+(\.\d+)*|c(/\d+)*)"
+)
+WRITES = (
+    "bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64",
+    "float16", "float32", "float64", "complex64", "complex128", "bfloat16",
+    "float8_e4m3fn", "float8_e4m3fnuz", "float8_e5m2", "float8_e5m2fnuz", "float8_e4m3b11fnuz",
+)  # fmt: skip
 
 _TREE, _STEP = "_METADATA", "_CHECKPOINT_METADATA"
 _LARGEST = 100_000_000  # bytes of JSON
@@ -64,6 +74,18 @@ def open(file: LocalFile) -> ParamTree:
         params, meta, notes = _item(file)
         return ParamTree(params, Origin(file.path, NAME, meta, notes, [file.close]))
     return _step(file)
+
+
+def holds_tie(tree: ParamTree, group: Sequence[str]) -> bool:
+    """Tell that no tied group can be written."""
+    return False
+
+
+def save_folder(tree: ParamTree, folder: str, written: Callable[[int], None]) -> Sequence[str]:
+    """Write what Orbax restores: plain Zarr arrays, no database."""
+    from paratree.formats._orbax_written import write
+
+    return write(tree, folder, written)
 
 
 def _name(file: LocalFile) -> str:

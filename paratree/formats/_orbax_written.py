@@ -1,0 +1,136 @@
+"""Write an Orbax checkpoint without Orbax: a tree of names, and each array as Zarr 2, in one plain chunk.
+
+Layout: what orbax-checkpoint 0.12 writes with ``use_ocdbt=False``; it restores both this and a database.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from paratree.core.dtypes import numpy_dtype
+from paratree.core.errors import UnsupportedError, printable
+from paratree.files.output import Output
+from paratree.formats._pytrees import Pytree
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from paratree.core.param import Param
+    from paratree.core.tree import ParamTree
+
+_HANDLER = "orbax.checkpoint._src.handlers.standard_checkpoint_handler.StandardCheckpointHandler"
+_DICT = 2  # key_type of a key of a dict
+_LONGEST_NAME = 255  # bytes of a file's name
+_RESERVED = ("_METADATA", "_CHECKPOINT_METADATA", "_sharding", "array_metadatas", "manifest.ocdbt")
+
+
+def write(tree: ParamTree, folder: str, written: Callable[[int], None]) -> list[str]:
+    """Write a tree; a name's parts are keys of nested dicts.
+
+    Raises:
+        UnsupportedError: a name cannot be that of a folder, or is the beginning of another one; an array has
+            no values; there are no arrays.
+    """
+    if not tree:
+        raise UnsupportedError(f"{printable(tree.source)}: no parameters, and Orbax saves no empty tree")
+    names = set(tree)
+    for name in names:
+        _check(tree[name], names)
+    for name, param in tree.items():
+        _write_array(Path(folder, name), param, written)
+    leaves = {str(tuple(name.split("."))): _leaf(name.split(".")) for name in tree}
+    _write_json(
+        Path(folder, "_METADATA"),
+        {
+            "tree_metadata": leaves,
+            "use_ocdbt": False,
+            "use_zarr3": False,
+            "store_array_data_equal_to_fill_value": True,
+            "custom_metadata": None,
+        },
+    )
+    _write_json(Path(folder, "_CHECKPOINT_METADATA"), {"item_handlers": _HANDLER, "metrics": {}})
+    return _notes(tree)
+
+
+def _notes(tree: ParamTree) -> list[str]:
+    notes = []
+    read = _names_read(tree)
+    if others := [name for name, other in zip(sorted(tree), sorted(read), strict=True) if name != other]:
+        notes.append(f"opened again, names are others, as those of Flax's own trees: {_some(others)}")
+    if tree.meta:
+        notes.append(f"metadata are not written, left out: {_some(list(tree.meta))}")
+    return notes
+
+
+def _names_read(tree: ParamTree) -> list[str]:
+    """Return the names that reading gives back: ``params`` and ``value`` may be levels of Flax's own."""
+    paths = [name.split(".") for name in tree]
+    box = "value" if all(path[-1] == "value" and path[1:] for path in paths) else ""
+    root: dict[str, Any] = {}
+    for path, param in zip(paths, tree.values(), strict=True):
+        place = root
+        *above, last = path[:-1] if box else path
+        for key in above:
+            place = place.setdefault(key, {})
+        place[last] = param.array
+    return list(Pytree(root, {}, box).params)
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(map(printable, names[:5])) + ", …" * (len(names) > 5)
+
+
+def _check(param: Param, names: set[str]) -> None:
+    name = param.name
+    parts = name.split(".")
+    try:
+        size = len(name.encode())
+    except UnicodeEncodeError:
+        size = _LONGEST_NAME + 1
+    if not all(parts) or name in _RESERVED or "/" in name or "\0" in name or size > _LONGEST_NAME:
+        raise UnsupportedError(f"'{printable(name)}' cannot be a folder's name, as Orbax has it; rename it")
+    if any(".".join(parts[:count]) in names for count in range(1, len(parts))):
+        raise UnsupportedError(
+            f"'{printable(name)}' is below another parameter, and Orbax nests names; rename one"
+        )
+    if not param.size:
+        raise UnsupportedError(f"'{printable(name)}' has no values, which Orbax does not save; drop it")
+
+
+def _write_array(folder: Path, param: Param, written: Callable[[int], None]) -> None:
+    shape = cast("tuple[int, ...]", param.shape)
+    folder.mkdir()
+    header = {
+        "chunks": shape,
+        "compressor": None,
+        "dimension_separator": ".",
+        "dtype": _code(param.dtype),
+        "fill_value": None,
+        "filters": None,
+        "order": "C",
+        "shape": shape,
+        "zarr_format": 2,
+    }
+    _write_json(folder / ".zarray", header)
+    with (folder / ".".join("0" * max(len(shape), 1))).open("wb") as file:
+        Output(file, file.name, written).values(param.array)
+
+
+def _code(dtype: str) -> str:
+    """Return what Zarr calls a dtype; of those that NumPy does not have, the name."""
+    found = numpy_dtype(dtype)
+    return found.newbyteorder("<").str if found.isbuiltin == 1 else dtype
+
+
+def _leaf(path: list[str]) -> dict[str, Any]:
+    return {
+        "key_metadata": [{"key": key, "key_type": _DICT} for key in path],
+        "value_metadata": {"value_type": "np.ndarray", "skip_deserialize": False},
+    }
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    path.write_text(json.dumps(content), encoding="utf-8")
