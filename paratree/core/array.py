@@ -21,6 +21,7 @@ else:
 
 
 _MOST_AXES_BEFORE_2 = 32
+_STRIP = 64  # values
 
 
 class Storage:
@@ -176,6 +177,23 @@ def basic_index(index: Index, shape: tuple[int, ...]) -> tuple[int | range, ...]
 def size_of(array: LazyArray) -> int:
     """Return the number of values of an array whose lengths are all known."""
     return prod(array.shape)  # type: ignore[arg-type]
+
+
+def row_major(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Return the values without gaps in row-major order; a copy only if they are not so in memory.
+
+    Where the last axis is not the one whose values are adjacent, as of a transpose, they are copied in strips
+    of it: NumPy would go along rows that each take a line of the cache for every value.
+    """
+    import numpy as np
+
+    steps = [abs(step) for step, length in zip(values.strides, values.shape, strict=True) if length > 1]
+    if values.flags.c_contiguous or not steps or steps[-1] == min(steps) or values.shape[-1] <= _STRIP:
+        return np.ascontiguousarray(values).reshape(values.shape)
+    made = np.empty(values.shape, values.dtype)
+    for start in range(0, values.shape[-1], _STRIP):
+        made[..., start : start + _STRIP] = values[..., start : start + _STRIP]
+    return made
 
 
 def parts_of(shape: tuple[int, ...], most: int) -> Iterator[tuple[Index, int]]:

@@ -185,8 +185,10 @@ class FileArray:
             return view
         outer = max(range(len(lengths)), key=lambda axis: abs(reach[axis]))
         rest, rest_strides = lengths[:outer] + lengths[outer + 1 :], strides[:outer] + strides[outer + 1 :]
-        pieces = [self._region(start + i * strides[outer], rest, rest_strides) for i in range(lengths[outer])]
-        return np.stack(pieces, axis=outer)
+        pieces = np.empty((lengths[outer], *rest), numpy_dtype(self.dtype))
+        for i in range(lengths[outer]):
+            pieces[i] = self._region(start + i * strides[outer], rest, rest_strides)
+        return np.moveaxis(pieces, 0, outer)
 
     def _flat(self, first: int, count: int) -> np.ndarray[Any, Any]:
         """Read ``count`` adjacent values from value ``first``."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
-from paratree.core.array import parts_of
+from paratree.core.array import parts_of, row_major
 from paratree.core.dtypes import BITS, numpy_dtype
 from paratree.files.array import FileArray
 from paratree.files.atomic import replacing
@@ -166,10 +166,11 @@ def _remove(paths: Iterable[str]) -> None:
 def blocks(array: LazyArray) -> Iterator[memoryview]:
     """Yield the bytes of an array in row-major order, little-endian, values narrower than a byte packed."""
     shape, bits = cast("tuple[int, ...]", array.shape), BITS[array.dtype]
-    most = max(_BLOCK * 8 // bits, 1) if bits >= 8 else max(prod(shape), 1)  # packs need whole bytes
+    size = _BLOCK if getattr(array, "strides", None) is None else 4 * _BLOCK  # a read for each column
+    most = max(size * 8 // bits, 1) if bits >= 8 else max(prod(shape), 1)  # packs need whole bytes
     for index, _ in parts_of(shape, most):
         values = array.read(index).astype(numpy_dtype(array.dtype), copy=False)
-        yield _little(np.ascontiguousarray(values).reshape(-1), array.dtype).data
+        yield _little(row_major(values).reshape(-1), array.dtype).data
 
 
 def _little(values: Values, dtype: str) -> Values:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from paratree import engine
+from paratree.core.array import row_major
 from paratree.core.errors import MissingPackageError, NoSuchParamError, UnreadableError, printable
 from paratree.core.tree import ParamTree
 from paratree.registry import open as open_source
@@ -140,7 +141,7 @@ class ParamUnread(str):
 
 def flat(values: Values) -> Values:
     """Return values in one dimension, row-major; a copy only if they are not so in memory."""
-    return np.ascontiguousarray(values).reshape(-1)
+    return row_major(values).reshape(-1)
 
 
 def place_of(position: int, shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -1,11 +1,13 @@
 """What ``array.read(index)`` means: NumPy's own indexing of the whole array, bit for bit."""
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from paratree.core.array import basic_index
+from paratree.core.array import basic_index, row_major
 from paratree.core.dtypes import BITS, numpy_dtype
 from paratree.core.errors import CorruptFileError, UnreadableError
 from paratree.files.array import MOST_AXES, file_array
@@ -232,3 +234,17 @@ def test_more_axes_than_numpy_holds_are_said():
 def test_an_index_of_too_many_parts_says_how_many(index, shape, said):
     with pytest.raises(IndexError, match=f"^the index has {said}$"):
         basic_index(index, shape)
+
+
+@given(
+    st.lists(st.sampled_from([1, 2, 3, 65, 130]), min_size=0, max_size=3),
+    st.data(),
+    st.sampled_from(["float32", "uint8", "complex128"]),
+)
+def test_row_major_is_the_same_values_without_gaps(lengths, data, dtype):
+    values = np.arange(math.prod(lengths)).astype(dtype).reshape(lengths)
+    values = values.transpose(data.draw(st.permutations(range(len(lengths)))))
+    values = values[tuple(slice(None, None, data.draw(st.sampled_from([1, 2, -1]))) for _ in lengths)]
+    made = row_major(values)
+    assert (made.shape, made.dtype, made.flags.c_contiguous) == (values.shape, values.dtype, True)
+    np.testing.assert_array_equal(made, values)
