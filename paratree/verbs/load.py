@@ -46,8 +46,10 @@ def load(
 ) -> Loaded:
     """Give a live model the parameters and buffers of a file or of another model, all of them or none.
 
-    Names match as in :func:`paratree.diff`. Everything is read, cast and checked first, so that all values
-    are in memory once; if the framework then fails half way, the old ones are put back.
+    Names match as in :func:`paratree.diff`; layers of Keras that differ in nothing but the numbers that it
+    counts up (``dense``, ``dense_3``), in their order, as Keras itself loads them. Everything is read, cast
+    and checked first, so that all values are in memory once; if the framework then fails half way, the old
+    ones are put back.
 
     A floating value is rounded once to the dtype of the model, a quantised one decoded, and an integer stays
     exactly what it is. A ``kernel`` takes a ``weight`` with its axes turned, where frameworks have them so;
