@@ -64,11 +64,11 @@ def test_a_file_is_replaced_only_with_force(file, tmp_path):
     [
         (
             ["FILE", "m.excel"],
-            "its suffix is of no format that is written; name one: flax, ",
+            "its suffix is of no format that is written; name one: dcp, flax, ",
         ),
         (
             ["FILE", "m.pt", "--format", "excel"],
-            "'excel' is no format that is written: flax, ",
+            "'excel' is no format that is written: dcp, flax, ",
         ),
         (["nowhere", "m.pt"], "nowhere: no such file or folder"),
         (["FILE"], "required: OUT"),

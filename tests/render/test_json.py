@@ -200,7 +200,7 @@ def test_ties_and_formats():
     assert parsed(json.ties(ties(tree_of()))) == {"schema": 1, "source": "net", "ties": []}
     found = {one["name"]: one for one in parsed(json.formats(formats()))["formats"]}
     assert found["safetensors"]["suffixes"] == [".safetensors", ".safetensors.index.json"]
-    assert (found["safetensors"]["writes"], found["ONNX"]["writes"]) == (True, False)
+    assert (found["safetensors"]["writes"], found["Paddle"]["writes"]) == (True, False)
 
 
 def values_of(values, dtype=None):

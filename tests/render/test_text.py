@@ -177,7 +177,7 @@ def test_formats():
     safetensors = next(row for row in rows if row.startswith("safetensors"))
     assert ".safetensors .safetensors.index.json" in safetensors
     assert safetensors.split()[-2:] == ["yes", "-"]
-    assert next(row for row in rows if row.startswith("ONNX")).split()[-2:] == ["no", "-"]
+    assert next(row for row in rows if row.startswith("Paddle")).split()[-2:] == ["no", "-"]
 
 
 def test_the_heads_are_what_they_are_named():
