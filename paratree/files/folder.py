@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from errno import ELOOP, ENOENT, ENOTDIR
 
-from paratree.core.errors import SourceNotFoundError, UnsafeFileError, printable
+from paratree.core.errors import CorruptFileError, SourceNotFoundError, UnsafeFileError, printable
 from paratree.files.local import LocalFile
 
 _DEEPEST = 16  # folders between the file that names another and that other
@@ -53,6 +53,7 @@ def beside(file: LocalFile, name: str, *, links: bool = False) -> LocalFile:
     Raises:
         UnsafeFileError: the name leads out of the folder: it is absolute, climbs, or passes a symbolic link.
         SourceNotFoundError: there is no such file.
+        CorruptFileError: another checkpoint has taken the place of the folder since ``file`` was opened.
     """
     parts = name.split("/")
     plain = all(part not in ("", ".", "..") and "\0" not in part for part in parts)
@@ -63,20 +64,25 @@ def beside(file: LocalFile, name: str, *, links: bool = False) -> LocalFile:
     if links:
         _check_there(file, name, os.path.exists(path), path)  # noqa: PTH110
         return LocalFile(path)
-    held = os.open(folder or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    held = -1
     try:
+        held = os.open(folder or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         for i, part in enumerate(parts):
             flags = os.O_NONBLOCK if i == len(parts) - 1 else os.O_DIRECTORY
             step = os.open(part, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | flags, dir_fd=held)
             os.close(held)
             held = step
     except OSError as error:
-        os.close(held)
+        if held >= 0:
+            os.close(held)
         if error.errno in (ELOOP, ENOTDIR):  # a link, or something that is no folder
             raise _outside(file, name) from None
+        _check_same(file)
         _check_there(file, name, error.errno != ENOENT, path)
         raise
-    return LocalFile(path, held)
+    found = LocalFile(path, held)
+    _check_same(file)
+    return found
 
 
 def _check_there(file: LocalFile, name: str, there: bool, path: str) -> None:
@@ -84,6 +90,18 @@ def _check_there(file: LocalFile, name: str, there: bool, path: str) -> None:
         source = printable(os.path.basename(file.path))  # noqa: PTH119
         raise SourceNotFoundError(
             f"{printable(path)}: no such file; {source} names it: fetch it too, into the same folder"
+        )
+
+
+def _check_same(file: LocalFile) -> None:
+    """Look that the folder is still that of ``file``: one that takes its place has the same names in it."""
+    try:
+        found = os.stat(file.path)  # noqa: PTH116
+    except OSError:
+        found = None
+    if found is None or (found.st_dev, found.st_ino) != file.key:
+        raise CorruptFileError(
+            file.path, "another checkpoint has taken its place since it was opened", advice="open it again"
         )
 
 

@@ -61,6 +61,19 @@ def test_links_of_the_cache_of_the_hub_are_followed(index):
         beside(index, "absent", links=True)
 
 
+@pytest.mark.parametrize("name", ["part", "absent"])
+def test_a_folder_that_another_has_replaced_is_told(name, index, tmp_path):
+    """Its files have the same names: a reader had the values of one checkpoint under the names of another."""
+    (tmp_path / "in").rename(tmp_path / "old")
+    with pytest.raises(pt.CorruptFileError, match="taken its place since it was opened; open it again"):
+        beside(index, name)
+    (tmp_path / "in").mkdir()
+    for file in ("index", "part"):
+        (tmp_path / "in" / file).write_bytes(b"new")
+    with pytest.raises(pt.CorruptFileError, match="taken its place since it was opened; open it again"):
+        beside(index, name)
+
+
 def test_in_the_folder_one_is_in(index, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path / "in")
     assert beside(LocalFile("index"), "part").head == b"part"
