@@ -28,6 +28,27 @@ def test_a_file_becomes_one_of_another_format(file, tmp_path):
     assert pt.open(out).ties == pt.open(file).ties
 
 
+@pytest.mark.parametrize(("name", "facts"), [("dcp", "PyTorch DCP · 2 files"), ("orbax", "Orbax · 14 files")])
+def test_a_file_becomes_a_folder(name, facts, file, tmp_path):
+    out = tmp_path / "m"
+    words = ("convert", file, out, "--format", name, "--ties", "twice", "--verify")
+    done = run(*words)
+    assert (done.returncode, done.stdout) == (0, "")
+    assert done.stderr.startswith(f"paratree: {out}: {facts} · 6 tensors · ")
+    assert run("diff", file, out).returncode == 0
+    done = run(*words)
+    assert (done.returncode, done.stderr) == (
+        2,
+        f"paratree: {out}: it exists; replacing it takes force (--force)\n",
+    )
+    (out / "notes").write_bytes(b"precious")
+    done = run(*words, "--force")
+    assert done.returncode == 2
+    assert "notes in it is no file of one; only a checkpoint of" in done.stderr
+    (out / "notes").unlink()
+    assert run(*words, "--force").returncode == 0
+
+
 def test_json_says_what_was_written(file, tmp_path):
     out = tmp_path / "part.npz"
     done = run("convert", file, out, "--select", "layers.**", "--json")

@@ -17,8 +17,10 @@ if TYPE_CHECKING:
 def lines(found: Saved) -> list[str]:
     """Return what was written, and a line for each note."""
     words = [found.format, plural(found.names, "tensor"), size(found.nbytes)]
-    if found.files:
+    if found.files and found.files[-1] == found.path:
         words.insert(1, plural(len(found.files) - 1, "shard"))
+    elif found.files:
+        words.insert(1, plural(len(found.files), "file"))
     if found.ties:
         words.append(plural(len(found.ties), "tied group"))
     if found.verified:
