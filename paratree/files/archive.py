@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import struct
 import zipfile
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from paratree.core.array import size_of
 from paratree.core.dtypes import nbytes
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from types import TracebackType
     from typing import IO, Self
 
@@ -48,6 +50,12 @@ class Archive:
     def write(self, name: str, data: bytes) -> None:
         """Add a member."""
         self._zip.writestr(_member(name, len(data)), data)
+
+    @contextmanager
+    def member(self, name: str, size: int) -> Iterator[IO[bytes]]:
+        """Give a member to write; it must become ``size`` bytes."""
+        with self._zip.open(_member(name, size), "w") as file:
+            yield file
 
     def values(self, name: str, array: LazyArray, *, head: bytes = b"", alignment: int = 1) -> None:
         """Add a member: ``head``, then the values of an array, little-endian, without holding them all.

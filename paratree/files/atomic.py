@@ -85,7 +85,7 @@ def replacing(
             _existing(target, force)  # it may have come while we wrote
             new.replace(target)
         except BaseException as error:
-            if isinstance(error, OSError) and error.filename is None:  # of a write
+            if isinstance(error, OSError) and error.errno and error.filename is None:  # of a write
                 error.filename = str(path)
             new.unlink(missing_ok=True)
             raise
@@ -146,7 +146,7 @@ def replacing_folder(
                 else:
                     new.rename(target)
         except BaseException as error:
-            if isinstance(error, OSError) and error.filename is None:  # of a write
+            if isinstance(error, OSError) and error.errno and error.filename is None:  # of a write
                 error.filename = str(path)
             _remove_folder(new)
             raise

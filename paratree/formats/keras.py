@@ -7,8 +7,9 @@ Layouts: ``saving_lib.py`` and ``legacy_h5_format.py`` of Keras 3.15, ``hdf5_for
 from __future__ import annotations
 
 from collections import Counter
+from os import PathLike
 
-from paratree.core.errors import CorruptFileError, UnsafeFileError
+from paratree.core.errors import CorruptFileError, UnsafeFileError, UnsupportedError, printable
 from paratree.core.names import OTHER, PARAMETER, STATE, kind_of, natural
 from paratree.core.param import Param
 from paratree.core.tree import Origin, ParamTree
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from paratree.files.local import Source
+    from paratree.files.output import Output
     from paratree.files.zip import Member
 
     Config = dict[str, Any]
@@ -46,7 +48,11 @@ LAZY = "yes; compressed chunks are inflated when asked for"
 TIES = "hard links"
 READS = "Keras 1 to 3: models, weights, shards, optimizer state; other HDF5 files by their paths"
 EXTRA = None
-WRITES = ()
+MAKES = "copy"
+WRITES = (
+    "float32", "float64", "float16", "bfloat16", "float8_e4m3fn", "float8_e5m2", "bool", "uint8", "uint16",
+    "uint32", "uint64", "int8", "int16", "int32", "int64", "complex64", "complex128",
+)  # fmt: skip
 
 _CONFIG, _METADATA, _WEIGHTS = "config.json", "metadata.json", "model.weights.h5"
 _LARGEST_JSON = 64 << 20
@@ -75,12 +81,39 @@ def open(file: LocalFile) -> ParamTree:
     if is_index(file, SHARD):
         root, shards = read_shards(file, _wanted)
         return _tree(file, file, root, {}, {}, shards)
+    return _opened(file)[0]
+
+
+def _opened(file: LocalFile) -> tuple[ParamTree, Source]:
+    """Return the tree of one file, and the HDF5 file that its arrays lie in: itself, or the archive's."""
     members = archive(file)
     if members is None:
-        return _tree(file, file, read_tree(file, _wanted), {}, {})
+        return _tree(file, file, read_tree(file, _wanted), {}, {}), file
     metadata = _json(file, members[_METADATA]) if _METADATA in members else {}
     config, source = _json(file, members[_CONFIG]), _weights(members[_WEIGHTS])
-    return _tree(file, source, read_tree(source, _wanted), metadata, config)
+    return _tree(file, source, read_tree(source, _wanted), metadata, config), source
+
+
+def holds_tie(tree: ParamTree, group: Sequence[str]) -> bool:
+    """Tell that names are not tied by what is written: how many arrays there are is as in the copy."""
+    return False
+
+
+def save_copy(tree: ParamTree, output: Output, like: object) -> Sequence[str]:
+    """Write a copy of a file, or of what Keras saves of a live model, with the values of a tree."""
+    from paratree.formats._keras_written import as_file, write
+
+    with as_file(like, output.path) as path:
+        file = LocalFile(path)
+        try:
+            if is_index(file, SHARD) or not sniff(file):
+                what = "weights in shards" if is_index(file, SHARD) else "no file of Keras or HDF5"
+                raise UnsupportedError(f"{printable(path)}: {what}; give one file to write into a copy of")
+            layout, source = _opened(file)
+            said = printable(path) if isinstance(like, str | PathLike) else type(like).__name__
+            return write(tree, output, layout, source, archive(file) or {}, said)
+        finally:
+            file.close()
 
 
 def _json(file: LocalFile, member: Member) -> Config:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -174,7 +175,7 @@ def _like(tree: ParamTree, writer: Format, like: object, source: object) -> obje
         fact = f"{writer.NAME} is written into a copy of a file, or as a model has it"
         raise UnsupportedError(f"{printable(tree.source)}: {fact}; give one as like= (--like)")
     if like is None:
-        return tree.source if isinstance(source, ParamTree) else source
+        return tree.source if isinstance(source, ParamTree | str | os.PathLike) else source
     return like
 
 
@@ -266,9 +267,16 @@ def _advice(param: Param, writer: Format) -> str:
 
 
 def _verify(tree: ParamTree, path: str, copies: bool = False) -> None:
-    """Compare what was written, read again, with what it was made of; a copy may hold more."""
+    """Compare what was written, read again, with what it was made of.
+
+    A copy may hold more, and be a file that does not say what a live model calls its parameters.
+    """
     ours, theirs = fingerprint(tree), fingerprint(path)
     names = [name for name in ours.params if ours.params[name] != theirs.params.get(name)]
+    if copies:
+        renamed = Counter(ours.params[name] for name in names if name not in theirs.params)
+        if renamed <= Counter(found for name, found in theirs.params.items() if name not in ours.params):
+            names = [name for name in names if name in theirs.params]
     if ours == theirs or (copies and not names):
         return
     raise MismatchError(
