@@ -72,12 +72,11 @@ def _check_names(tree: ParamTree, found: dict[str, Found], path: str) -> None:
     """Look that the tree has the names of the model; what is no parameter may be left as it is there."""
     strange = [name for name in tree if name not in found]
     missing = [name for name, tensor in found.items() if name not in tree and _is_needed(tensor)]
-    facts = [("has no", strange), ("lacks", missing)]
-    said = [f"{verb} {_some(names)}" for verb, names in facts if names]
     if strange:
-        raise MismatchError(f"{path}: the model {said[0]}; rename them as the model does")
+        raise MismatchError(f"{path}: the model has no {_some(strange)}; rename them as the model does")
     if missing:
-        raise MismatchError(f"{path}: what is written {said[0]} of the model; all its parameters are needed")
+        fact = f"what is written lacks {_some(missing)} of the model"
+        raise MismatchError(f"{path}: {fact}; all its parameters are needed")
 
 
 def _is_needed(tensor: Found) -> bool:

@@ -147,6 +147,18 @@ def test_values_are_counted_and_metadata_are_said_to_be_left(tmp_path):
     assert saved.notes == ("metadata are not written, left out: epoch",)
 
 
+@pytest.mark.parametrize("first", ["dcp", "orbax", "safetensors", "torch", "numpy", "flax", "mxnet"])
+@pytest.mark.parametrize("second", ["dcp", "orbax"])
+def test_from_any_format_to_a_folder_and_back(first, second, tmp_path):
+    nan = np.array([0x7FC00123, 0xFF800001, 0x80000000, 1], np.uint32).view(np.float32)
+    tree = tree_of(**{"a.nan": nan, "a.half": np.ones((2, 3), np.float16), "whole": np.arange(5)})
+    pt.save(tree, tmp_path / "one", format=first)
+    pt.save(tmp_path / "one", tmp_path / "two", format=second)
+    pt.save(tmp_path / "two", tmp_path / "three", format=first)
+    for name in ("one", "two", "three"):
+        assert pt.fingerprint(tmp_path / name) == pt.fingerprint(tree)
+
+
 # What is replaced
 
 
