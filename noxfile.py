@@ -170,3 +170,10 @@ def fuzz(session: nox.Session) -> None:
     """Feed changed files to the reader of a format: ``-- FORMAT SECONDS`` (no test)."""
     session.install("-e", f".[{_extras()}]", "atheris==3.0.0")
     session.run("python", "-m", "tests.fuzz", *session.posargs)
+
+
+@nox.session(python="3.11")
+def crash(session: nox.Session) -> None:
+    """Let every call of every writer fail, cut the power, read meanwhile: docs/durability.md (no test)."""
+    session.install("-e", f".[{_extras()}]", "hypothesis", "pytest")
+    session.run("python", "-m", "tests.crash", *session.posargs)

@@ -63,8 +63,8 @@ def read_while_replaced(
 
 
 def is_whole(seen: str) -> bool:
-    """Tell whether a reading was of one content, or an error that asks to open it again."""
-    return seen.startswith(("content ", "SourceNotFoundError"))
+    """Tell whether a reading was of one content, or an error that says that it is to be opened again."""
+    return seen.startswith(("content ", "SourceNotFoundError")) or seen.endswith("open it again")
 
 
 def _watch(path: Path, hashes: dict[str, str], ended: Path) -> int:

@@ -53,7 +53,7 @@ WRITERS = {
     "orbax": Writer("m", ("--format", "orbax")),
     "tensorflow": Writer("m.index"),
     "shards": Writer("m.safetensors", ("--shard-size", "16kB"), "m.safetensors.index.json"),
-    "shards of torch": Writer("m.bin", ("--shard-size", "16kB", "--format", "torch"), "m.bin.index.json"),
+    "shards of torch": Writer("m.bin", ("--shard-size", "24kB", "--format", "torch"), "m.bin.index.json"),
 }
 
 
