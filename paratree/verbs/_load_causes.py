@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from paratree.core.errors import MismatchError, NoSuchParamError, printable
 from paratree.core.names import split
-from paratree.verbs._load_report import FAILING, MISSING, REFUSED, SHAPE, LoadGroup, ParamLoad
+from paratree.verbs._load_report import FAILING, MISSING, REFUSED, SHAPE, UNEXPECTED, LoadGroup, ParamLoad
 from paratree.verbs._matching import match
 from paratree.verbs._proposing import propose
 from paratree.verbs._verdict import common_place
@@ -24,19 +24,18 @@ _LEFT = "strict=False loads the rest"
 def groups_of(rows: Iterable[ParamLoad], plan: Plan, wanted: Wanted) -> tuple[LoadGroup, ...]:
     """Return what does not fit, in groups; those first that other options would mend."""
     failing = [row for row in rows if row.status in FAILING]
-    mended, options = _mended(plan, wanted) if failing else (set(), "")
+    mended = _mended(plan, wanted) if failing else _Mended(frozenset(), frozenset(), "")
     causes: dict[tuple[str, str, str], list[ParamLoad]] = {}
     for status in FAILING:
         for row in (row for row in failing if row.status == status):
-            is_mended = (row.name if row.other is not None else row.name[len(wanted.prefix) :]) in mended
-            cause, fix = _otherwise(options) if is_mended else _why(row)
+            cause, fix = _otherwise(mended) if mended.has(row, wanted.prefix) else _why(row)
             causes.setdefault((status, cause, fix), []).append(row)
     made = [
         LoadGroup(status, common_place(names), tuple(names), cause, fix)
         for (status, cause, fix), found in causes.items()
-        for names in _by_place([row.name for row in found], whole=fix == options)
+        for names in _by_place([row.name for row in found], whole=fix == mended.options)
     ]
-    return tuple(sorted(made, key=lambda group: (group.fix != options, group.status != REFUSED)))
+    return tuple(sorted(made, key=lambda group: (group.fix != mended.options, group.status != REFUSED)))
 
 
 def _by_place(names: list[str], *, whole: bool) -> list[list[str]]:
@@ -51,8 +50,8 @@ def _by_place(names: list[str], *, whole: bool) -> list[list[str]]:
 # Causes
 
 
-def _otherwise(options: str) -> tuple[str, str]:
-    return "the other has it under another name", options
+def _otherwise(mended: _Mended) -> tuple[str, str]:
+    return "the other has it under another name", mended.options
 
 
 def _why(row: ParamLoad) -> tuple[str, str]:
@@ -81,24 +80,39 @@ def _of_shapes(row: ParamLoad) -> tuple[str, str]:
 # Names that other options would match
 
 
-def _mended(plan: Plan, wanted: Wanted) -> tuple[set[str], str]:
-    """Return the names of both that match with other options, and these as they are written."""
+class _Mended(NamedTuple):
+    """Names that match with other options, of the source and of the part of the model, and these options."""
+
+    of_source: frozenset[str]
+    of_model: frozenset[str]
+    options: str
+
+    def has(self, row: ParamLoad, prefix: str) -> bool:
+        """Tell whether the name of a row is one of them."""
+        if row.status == UNEXPECTED:
+            return row.name in self.of_source
+        return row.status == MISSING and row.name[len(prefix) :] in self.of_model
+
+
+def _mended(plan: Plan, wanted: Wanted) -> _Mended:
+    nothing = _Mended(frozenset(), frozenset(), "")
     found = propose(plan.chosen, plan.part, plan.names, rename=wanted.rename, strip=wanted.strip)
     if found is None:
-        return set(), ""
-    rename = found.rename or wanted.rename
+        return nothing
     try:
-        made = match(plan.chosen, plan.part, rename=rename, strip=found.prefixes)
+        made = match(plan.chosen, plan.part, rename=found.rename or wanted.rename, strip=found.prefixes)
     except (MismatchError, NoSuchParamError):
-        return set(), ""
+        return nothing
     known = {*plan.names.pairs}
-    names = {name for pair in made.pairs if pair not in known for name in pair}
-    return names, _options(found, found.names)
+    pairs = [pair for pair in made.pairs if pair not in known]
+    ours, theirs = (frozenset(names) for names in (zip(*pairs, strict=True) if pairs else ((), ())))
+    return _Mended(ours, theirs, _options(found))
 
 
-def _options(found: Proposal, names: int) -> str:
+def _options(found: Proposal) -> str:
     options = [f"strip={[*map(printable, found.prefixes)]}"] * bool(found.prefixes)
     options += [f"rename={_printable(found.rename)}"] * bool(found.rename)
+    names = found.names
     return f"{names} more {'name matches' if names == 1 else 'names match'} with {', '.join(options)}"
 
 

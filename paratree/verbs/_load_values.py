@@ -46,16 +46,28 @@ class Taken(NamedTuple):
     fix: str | None = None
 
 
-def taken(param: Param, sources: Sequence[Param], tied: Iterable[str], turned: bool) -> Taken:
+class How(NamedTuple):
+    """How values are taken.
+
+    Attributes:
+        turned: as :func:`axes_between` takes it.
+        copied: whether what is read has to be copied, as it may be memory of the model.
+    """
+
+    turned: bool
+    copied: bool
+
+
+def taken(param: Param, sources: Sequence[Param], tied: Iterable[str], how: How) -> Taken:
     """Read what a parameter takes; of several in the source for a tied one, all have to be the same.
 
     Args:
         param: a parameter of the model.
         sources: those of the source that are to fill it.
         tied: other names of it in the model.
-        turned: as :func:`axes_between` takes it.
+        how: how the values are taken.
     """
-    first, *others = (_from(param, source, turned) for source in sources)
+    first, *others = (_from(param, source, how) for source in sources)
     for source, other in zip(sources[1:], others, strict=True):
         if first.values is None or other.values is None:
             return first if first.values is None else other
@@ -67,11 +79,11 @@ def taken(param: Param, sources: Sequence[Param], tied: Iterable[str], turned: b
     return first
 
 
-def _from(param: Param, source: Param, turned: bool) -> Taken:
+def _from(param: Param, source: Param, how: How) -> Taken:
     if (problem := param.array.problem or source.array.problem) is not None:
         fact, advice = fact_and_advice(problem)
         return Taken(REFUSED, problem=fact, fix=advice)
-    axes = axes_between(param, source, turned)
+    axes = axes_between(param, source, how.turned)
     if not fit(param, source, axes):
         return Taken(SHAPE)
     if axes is not None and any("gates" in (one.layout or "").split() for one in (param, source)):
@@ -84,7 +96,8 @@ def _from(param: Param, source: Param, turned: bool) -> Taken:
     except (UnreadableError, MissingPackageError) as error:
         fact, advice = fact_and_advice(str(error))
         return Taken(REFUSED, problem=fact, fix=advice)
-    made = np.array(values if axes is None else values.transpose(axes), order="C", copy=True)
+    values = values if axes is None else values.transpose(axes)
+    made = np.array(values, order="C") if how.copied else np.asarray(values, order="C")
     return _cast(made, param, source.dtype)._replace(axes=axes)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from os import PathLike
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,7 +15,7 @@ from paratree.verbs._axes import are_turned
 from paratree.verbs._load_causes import groups_of
 from paratree.verbs._load_plan import Wanted, plan
 from paratree.verbs._load_report import Loaded, LoadError, ParamLoad
-from paratree.verbs._load_values import taken
+from paratree.verbs._load_values import How, taken
 from paratree.verbs.reading import opened, selected
 
 if TYPE_CHECKING:
@@ -94,7 +95,8 @@ def load(
     with opened(source) as whole:
         chosen = selected(whole, wanted.select)
         found = plan(tree, whole, chosen, wanted, _unsaved(framework, model, tree))
-        read, values = _read(tree, found, progress)
+        how = How(_turned(tree, found), not isinstance(source, str | PathLike))
+        read, values = _read(tree, found, how, progress)
         rows = _in_order([*read, *found.rest], tree)
         groups = groups_of(rows, found, wanted)
         report = Loaded(
@@ -113,18 +115,17 @@ def _unsaved(framework: Framework, model: Any, tree: ParamTree) -> frozenset[str
 
 
 def _read(
-    tree: ParamTree, found: Plan, progress: Progress | None
+    tree: ParamTree, found: Plan, how: How, progress: Progress | None
 ) -> tuple[list[ParamLoad], dict[str, Values]]:
     """Return a row for each parameter that something is there for, and what those that can are to hold."""
     sizes = {name: sum(found.chosen[other].nbytes or 0 for other in found.jobs[name]) for name in found.jobs}
     total, done = sum(sizes.values()), 0
-    turned = _turned(tree, found)
     rows: list[ParamLoad] = []
     values: dict[str, Values] = {}
     for name, others in found.jobs.items():
         param, (_, *tied) = tree[name], tree.tied_with(name)
         sources = [found.chosen[other] for other in others]
-        got = taken(param, sources, tied, turned)
+        got = taken(param, sources, tied, how)
         shapes, dtypes = (param.shape, sources[0].shape), (param.dtype, sources[0].dtype)
         rows.append(
             ParamLoad(

@@ -42,7 +42,8 @@ def test_a_model_takes_what_keras_saved(tmp_path, suffix):
     assert found.complete
     own.load_weights(path)
     assert_same(net, own)
-    np.testing.assert_array_equal(np.asarray(net(X)), np.asarray(own(X)))
+    to_numpy = keras.ops.convert_to_numpy
+    np.testing.assert_array_equal(to_numpy(net(X)), to_numpy(own(X)))
 
 
 def test_a_model_takes_what_we_saved(tmp_path):
@@ -53,7 +54,7 @@ def test_a_model_takes_what_we_saved(tmp_path):
         assert_same(net, trained)
 
 
-@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float64"])
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_a_model_of_another_dtype_takes_it_cast(dtype):
     net = keras.Sequential([keras.Input((4,)), layers.Dense(3, dtype=dtype)])
     trained = keras.Sequential([keras.Input((4,)), layers.Dense(3)])

@@ -137,10 +137,11 @@ def test_every_kind_of_source_fills_a_model(tmp_path):
         assert tree["0.weight"].value.shape == (8, 4)  # a tree of the caller's stays open
 
 
-def test_the_model_may_be_its_own_source():
+@pytest.mark.parametrize("seen", [lambda net: net, pt.open, lambda net: pt.open(net).untie()])
+def test_the_model_may_be_its_own_source(seen):
     net = net_of(a=normal(3), b=normal(3), c=normal(3))
     a, b, c = (param.value.copy() for param in pt.open(net).values())
-    pt.load(net, net, rename={"a": "b", "b": "c", "c": "a"})
+    pt.load(net, seen(net), rename={"a": "b", "b": "c", "c": "a"})
     for name, value in (("a", c), ("b", a), ("c", b)):
         np.testing.assert_array_equal(pt.open(net)[name].value, value)
 
