@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tests.crash.broken import BROKEN
-from tests.crash.cases import ABSENT, BEFORE, EXISTS, NEW, OLD, Case
+from tests.crash.cases import ABSENT, EXISTS, NEW, OLD, Case, states_before
 from tests.crash.faults import faults
 from tests.crash.layer import Layer
 from tests.crash.power import power_losses
@@ -117,9 +117,9 @@ def _row(
     name: str, folder: Path, by: type[Strace | Layer], options: argparse.Namespace
 ) -> tuple[list[str], Findings]:
     """Run everything for one writer; return its row, and what was found."""
-    findings, place = Findings(), folder / name.replace(" ", "-")
+    findings, place = Findings(), folder / name.replace(" ", "-").replace(",", "")
     states, calls, again = Counter[str](), set(), 0
-    for before in BEFORE if {"faults", "power"} & {*options.parts} else ():
+    for before in states_before(name) if {"faults", "power"} & {*options.parts} else ():
         case = Case(name, before, place / before)
         injects = by(case.folder)
         failed = faults(case, injects, most=options.most) if "faults" in options.parts else ()

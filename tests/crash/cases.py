@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import paratree as pt
 from tests.crash.child import run
-from tests.crash.writers import WRITERS, convert, model, quietly
+from tests.crash.writers import WRITERS, convert, source_of, succeed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -20,9 +20,13 @@ if TYPE_CHECKING:
     Action = Callable[[], object]
 
 ABSENT, EXISTS, SOURCE = "absent", "exists", "is the source"
-BEFORE = (ABSENT, EXISTS, SOURCE)
 OLD, NEW = "old", "new"
 TEMPORARY = ".paratree-*.tmp"
+
+
+def states_before(name: str) -> tuple[str, ...]:
+    """Return the states of its target that a writer is tried in; a copy of itself has no other content."""
+    return (ABSENT, EXISTS) if WRITERS[name].like else (ABSENT, EXISTS, SOURCE)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -62,7 +66,7 @@ class Case:
         self._verdicts: dict[bytes, str] = {}
         for path in (self.folder, self._scratch):
             path.mkdir(parents=True)
-        pt.save(model(1), self._source, force=True)
+        source_of(self.writer, 1, self._source)
         part = ("--select", "layers.**") if before == SOURCE else ()
         self.action = convert(self.source, self.folder / self.writer.target, self.writer, part)
         if before != ABSENT:
@@ -80,13 +84,12 @@ class Case:
         return self.folder / self.writer.reads if self.before == SOURCE else self._source
 
     def _write_old(self, place: Path) -> None:
-        other = place / f"other{self.writer.source}"
-        pt.save(model(2), other, force=True)
-        assert quietly(convert(other, self.folder / self.writer.target, self.writer)) == 0
+        other = source_of(self.writer, 2, place / f"other{self.writer.source}")
+        succeed(convert(other, self.folder / self.writer.target, self.writer))
 
     def _write_new(self) -> None:
         """Write it once in this process: what is imported late is there, and the new content is known."""
-        assert quietly(self.action) == 0
+        succeed(self.action)
         self.new = contents(self.folder)
         self._new = self._fingerprint(self.folder)
         assert self._new != self._old

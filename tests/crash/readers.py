@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import paratree as pt
 from tests.crash.child import Child
-from tests.crash.writers import WRITERS, convert, model, quietly
+from tests.crash.writers import WIDTH, WRITERS, convert, model, succeed
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -40,9 +40,9 @@ def read_while_replaced(
     writes, hashes = [], {}
     for number in range(CONTENTS):
         source = place / f"{number}{writer.source}"
-        pt.save(model(number, width=40), source)
+        pt.save(model(number, width=WIDTH), source)
         writes.append(convert(source, folder / writer.target, writer))
-        assert quietly(writes[-1]) == 0
+        succeed(writes[-1])
         hashes[_read(folder / writer.reads)] = f"content {number}"
     ended = place / "ended"
     children = [Child(lambda: _watch(folder / writer.reads, hashes, ended)) for _ in range(readers)]
@@ -50,7 +50,7 @@ def read_while_replaced(
         child.go()
     try:
         for number in range(replacements):
-            assert quietly(writes[number % CONTENTS]) == 0
+            succeed(writes[number % CONTENTS])
     finally:
         ended.touch()
         found = Counter[str]()

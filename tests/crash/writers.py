@@ -11,6 +11,7 @@ import numpy as np
 import paratree as pt
 from paratree.cli import main
 from paratree.core.tree import Origin
+from tests.attacks import cases_onnx as onnx
 from tests.verbs.held import held
 
 if TYPE_CHECKING:
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from paratree.core.tree import ParamTree
+
+WIDTH = 40
 
 
 class Writer(NamedTuple):
@@ -28,16 +31,36 @@ class Writer(NamedTuple):
         options: what else is given.
         opened: the name under which it is read, if another.
         source: suffix of the source.
+        like: of a writer of copies, what makes the file to copy, of a model at a path.
     """
 
     target: str
     options: tuple[str, ...] = ()
     opened: str = ""
     source: str = ".safetensors"
+    like: Callable[[Path, ParamTree], None] | None = None
 
     @property
     def reads(self) -> str:
         return self.opened or self.target
+
+
+def _onnx(path: Path, tree: ParamTree) -> None:
+    """Write a graph that holds a model's parameters."""
+    parts = (
+        onnx.tensor(onnx.dims(*param.shape), data=onnx.held(9, param.value.tobytes()), name=name.encode())
+        for name, param in tree.items()
+    )
+    path.write_bytes(onnx.model(*(onnx.held(5, part) for part in parts)))
+
+
+def _keras(path: Path, tree: ParamTree) -> None:
+    """Write HDF5 with a dataset for each parameter."""
+    import h5py
+
+    with h5py.File(path, "w") as file:
+        for name, param in tree.items():
+            file.create_dataset(name, data=param.value)
 
 
 WRITERS = {
@@ -49,12 +72,20 @@ WRITERS = {
     "flax": Writer("m.msgpack"),
     "mxnet": Writer("m.params"),
     "gguf": Writer("m.gguf"),
+    "onnx, a copy": Writer("m.onnx", like=_onnx),
+    "keras, a copy": Writer("m.h5", like=_keras),
     "dcp": Writer("m", ("--format", "dcp")),
     "orbax": Writer("m", ("--format", "orbax")),
     "tensorflow": Writer("m.index"),
     "shards": Writer("m.safetensors", ("--shard-size", "16kB"), "m.safetensors.index.json"),
     "shards of torch": Writer("m.bin", ("--shard-size", "24kB", "--format", "torch"), "m.bin.index.json"),
 }
+
+
+def source_of(writer: Writer, seed: int, path: Path) -> Path:
+    """Write what is converted: another seed gives another content; a copy is of one layout."""
+    pt.save(model(seed, width=None if writer.like is None else WIDTH), path)
+    return path
 
 
 def model(seed: int, *, width: int | None = None) -> ParamTree:
@@ -71,10 +102,16 @@ def model(seed: int, *, width: int | None = None) -> ParamTree:
 def convert(source: Path, target: Path, writer: Writer, more: Iterable[str] = ()) -> Callable[[], int]:
     """Return what writes the checkpoint as a user does, and gives the exit code."""
     arguments = ["convert", str(source), str(target), "--force", *writer.options, *more]
+    if writer.like is not None:
+        like = source.with_name(f"like-{writer.target}")
+        writer.like(like, model(0, width=WIDTH))
+        arguments += ["--like", str(like)]
     return lambda: main(arguments)
 
 
-def quietly(action: Callable[[], object]) -> object:
-    """Run an action in this process, and keep what it says to ourselves."""
-    with redirect_stderr(io.StringIO()):
-        return action()
+def succeed(action: Callable[[], object]) -> None:
+    """Run a save in this process; what it says is shown only if it fails."""
+    said = io.StringIO()
+    with redirect_stderr(said):
+        code = action()
+    assert code == 0, said.getvalue()
