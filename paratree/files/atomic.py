@@ -89,7 +89,7 @@ def replacing(
                 error.filename = str(path)
             new.unlink(missing_ok=True)
             raise
-        _sync_folder(target.parent)
+        _sync_name(target)
 
 
 @contextmanager
@@ -150,7 +150,7 @@ def replacing_folder(
                 error.filename = str(path)
             _remove_folder(new)
             raise
-        _sync_folder(target.parent)
+        _sync_name(target)
         _remove_folder(new)  # what was exchanged
 
 
@@ -310,6 +310,15 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _sync_name(target: Path) -> None:
+    """Flush the name of what has taken its place."""
+    try:
+        _sync_folder(target.parent)
+    except OSError as error:
+        fact = f"{error.strerror}; the new one is in its place, but a power cut may bring back the old"
+        raise OSError(error.errno, fact, printable(str(target))) from None
 
 
 @contextmanager

@@ -153,6 +153,24 @@ def test_a_failing_disk_leaves_the_old_file(failing, tmp_path, monkeypatch):
     assert entries(tmp_path) == ["w"]
 
 
+def test_a_folder_that_cannot_be_flushed_is_told(tmp_path, monkeypatch):
+    """The new file is there, and not certain to be: the error says so, of which file."""
+    real = os.fsync
+
+    def fail(descriptor):
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(5, "Input/output error")
+        real(descriptor)
+
+    path = tmp_path / "w"
+    monkeypatch.setattr(atomic.os, "fsync", fail)
+    with pytest.raises(OSError, match="Input/output error; the new one is in its place") as caught:
+        write(path)
+    assert caught.value.filename == str(path)
+    assert path.read_bytes() == b"new"
+    assert entries(tmp_path) == ["w"]
+
+
 def test_bytes_reach_the_disk_before_the_name_and_the_name_before_the_end(tmp_path, monkeypatch):
     done = []
     fsync, replace = os.fsync, os.replace
