@@ -256,6 +256,8 @@ def made(models, name):
     """Return two models of one architecture, with other weights."""
     import keras
 
+    if keras.backend.backend() == "torch" and name == "sequential":
+        pytest.skip("a layer of it has a dot in its name, which Keras on torch refuses")
     pair = []
     for seed in (1, 2):
         keras.utils.clear_session()
