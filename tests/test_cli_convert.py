@@ -157,3 +157,44 @@ def test_a_change_that_fits_nothing_is_trouble_and_writes_nothing(option, value,
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
     assert fact in done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["m.safetensors", "m.pt", "m.npz", "m.msgpack", "m.params", "m.index"])
+def test_a_dry_run_counts_what_is_written_then(name, file, tmp_path):
+    ties = () if name in ("m.safetensors", "m.pt", "m.index") else ("--ties", "twice")
+    dry, done = (
+        json.loads(run("convert", file, tmp_path / name, *ties, "--json", *more).stdout)
+        for more in (("--dry-run",), ())
+    )
+    assert dry.pop("dry_run") and not done.pop("dry_run")
+    assert dry == done
+
+
+def test_a_dry_run_of_shards_and_of_a_folder(file, tmp_path):
+    done = run("convert", file, tmp_path / "m.safetensors", "--shard-size", "100", "--dry-run")
+    assert (done.returncode, done.stderr.count("not written (--dry-run)")) == (0, 1)
+    assert "shards" in done.stderr
+    done = run("convert", file, tmp_path / "d", "--format", "dcp", "--ties", "twice", "--dry-run")
+    assert (done.returncode, done.stderr.count("not written (--dry-run)")) == (0, 1)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "fact"),
+    [
+        (("there.safetensors",), "it exists; replacing it takes force"),
+        (("nowhere/m.safetensors",), "No such file or directory"),
+        (("m.npz",), "are tied, which NumPy cannot say"),
+        (("folder", "--format", "dcp", "--ties", "twice"), "it exists; replacing it takes force"),
+        (("folder", "--format", "dcp", "--ties", "twice", "--force"), "only a checkpoint of"),
+        (("m.gguf", "--add-prefix", "x" * 99, "--ties", "twice"), "is no name of at most 63 bytes"),
+    ],
+)
+def test_a_dry_run_refuses_what_writing_would(words, fact, file, tmp_path):
+    (tmp_path / "there.safetensors").write_bytes(b"")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "precious.txt").write_text("x")
+    for more in ((), ("--dry-run",)):
+        done = run("convert", file, tmp_path / words[0], *words[1:], *more)
+        assert (done.returncode, fact in done.stderr) == (2, True), done.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", "there.safetensors"]

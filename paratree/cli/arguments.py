@@ -174,6 +174,7 @@ def fill_convert(parser: argparse.ArgumentParser) -> None:
     like.complete = _FILE  # type: ignore[attr-defined]
     add("--force", action="store_true", help="replace a file that is there")
     add("--verify", action="store_true", help="read the file again and compare every value")
+    add("--dry-run", action="store_true", help="say what would be written or refused; write nothing")
     add_json(parser)
 
 

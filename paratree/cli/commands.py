@@ -211,7 +211,7 @@ def run_convert(options: argparse.Namespace) -> int:
         found = save(
             _changed(tree, options), options.output, format=options.format, ties=options.ties,
             shard_size=options.shard_size, like=options.like, force=options.force, verify=options.verify,
-            progress=update,
+            dry_run=options.dry_run, progress=update,
         )  # fmt: skip
     if options.json:
         print(render.as_json(found), end="")

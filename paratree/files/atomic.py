@@ -80,16 +80,31 @@ def replacing(
                 yield file
                 file.flush()
                 os.fsync(descriptor)
-            if check is not None:
-                check(str(new))
-            _existing(target, force)  # it may have come while we wrote
-            new.replace(target)
+                if check is not None:
+                    check(str(new))
+                _existing(target, force)  # it may have come while we wrote
+                new.replace(target)
         except BaseException as error:
             if isinstance(error, OSError) and error.errno and error.filename is None:  # of a write
                 error.filename = str(path)
             new.unlink(missing_ok=True)
             raise
         _sync_name(target)
+
+
+def check_target(path: str | os.PathLike[str], *, force: bool = False) -> None:
+    """Look that a file may be written to a path, as far as that can be seen.
+
+    Raises:
+        FileExistsError: there is a file and ``force`` is false.
+        OSError: the path is no place for a file.
+    """
+    target = _target(Path(path))
+    _existing(target, force)
+    if not target.parent.is_dir():
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
+    if not os.access(target.parent, os.W_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
 
 
 @contextmanager

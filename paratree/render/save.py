@@ -25,6 +25,8 @@ def lines(found: Saved) -> list[str]:
         words.append(plural(len(found.ties), "tied group"))
     if found.verified:
         words.append("read again and compared")
+    if found.dry_run:
+        words.append("not written (--dry-run)")
     return [
         f"{printable(found.path)}: {' · '.join(words)}",
         *(f"note: {printable(note)}" for note in found.notes),

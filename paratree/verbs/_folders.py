@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import stat
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from paratree.core.errors import MismatchError, UnknownSourceError, printable
-from paratree.files.atomic import replacing_folder
+from paratree.files.atomic import check_target, replacing_folder
 from paratree.files.local import LocalFile
 from paratree.registry import entry_of, find_format
 
@@ -41,6 +42,22 @@ def write_folder(
         notes = writer.save_folder(tree, folder, written)
         names = sorted(str(file.relative_to(folder)) for file in _files(Path(folder)))
     return [os.path.join(path, name) for name in names], [*notes]  # noqa: PTH118
+
+
+def check_folder(path: str, writer: Format, *, force: bool) -> None:
+    """Look that a folder may be written to a path, as far as that can be seen.
+
+    Raises:
+        FileExistsError: there is a folder that is not empty, and ``force`` is false.
+        MismatchError: what would be replaced is not, file by file, a checkpoint of this format.
+        OSError: the path is no place for a folder.
+    """
+    if not os.path.isdir(path):  # noqa: PTH112
+        check_target(path)
+    elif any(Path(path).iterdir()):
+        if not force:
+            raise FileExistsError(errno.EEXIST, "it exists; replacing it takes force (--force)", path)
+        check_replaceable(path, writer)
 
 
 def check_replaceable(folder: str, writer: Format) -> None:

@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING
 from paratree.core.errors import MismatchError, ParatreeError, UnsupportedError, printable
 from paratree.core.tree import Origin, ParamTree
 from paratree.files.local import LocalFile
-from paratree.files.output import writing
 from paratree.files.shards import shards_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from contextlib import AbstractContextManager
 
     from paratree.core.plugin import Format
+    from paratree.files.output import Output
 
 INDEX = ".index.json"
 _SIZE = re.compile(r"([0-9]{1,18}(?:\.[0-9]{1,9})?)\s*([KMGT]?i?B)?", re.IGNORECASE)
@@ -82,9 +83,7 @@ def write_shards(
     parts: Sequence[ParamTree],
     path: str,
     writer: Format,
-    written: Callable[[int], None],
-    *,
-    force: bool,
+    give: Callable[[str], AbstractContextManager[Output]],
 ) -> tuple[list[str], list[str]]:
     """Write each part to a file, then the index; return the paths of all, the index last, and the notes.
 
@@ -92,8 +91,7 @@ def write_shards(
         parts: what the shards hold.
         path: the file that it would be if it were one; the names are made from it.
         writer: the format of the shards.
-        written: called with the number of bytes of values whenever some were written.
-        force: whether an index that is there may be replaced.
+        give: what gives an output for a path, as :func:`paratree.files.output.writing`.
     """
     suffix = next(s for s in writer.SUFFIXES if path.endswith(s))
     path = str(Path(path))
@@ -101,7 +99,7 @@ def write_shards(
     old = _named(index, stem, suffix)
     names = _names(stem, suffix, len(parts), replacing=bool(old))
     notes: dict[str, None] = {}
-    with writing(index, written, force=force) as output:
+    with give(index) as output:
         for part, name in zip(parts, names, strict=True):
             with output.beside(name) as shard:
                 notes |= dict.fromkeys(writer.save(part, shard))

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from paratree.core.dtypes import BITS, numpy_dtype
+from paratree.core.dtypes import BITS
 from paratree.core.errors import MismatchError, NoSuchParamError, UnreadableError, printable
 from paratree.core.param import Param
 from paratree.verbs.listing import reason_of

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple
 
 from paratree.core.cast import Cast
 from paratree.core.dtypes import floating_dtype
@@ -14,21 +16,24 @@ from paratree.core.names import OTHER
 from paratree.core.surgery import is_cast, untied
 from paratree.core.tree import ParamTree
 from paratree.engine import check_workers
+from paratree.files.dry import counting
 from paratree.files.output import writing
 from paratree.registry import format_to_write
-from paratree.verbs._folders import write_folder
+from paratree.verbs._folders import check_folder, write_folder
 from paratree.verbs._sharded import bytes_of, check_index, parts_of_tree, write_shards
 from paratree.verbs.fingerprint import fingerprint
 from paratree.verbs.listing import reason_of
 from paratree.verbs.reading import opened, selected
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from paratree.core.param import Param
     from paratree.core.plugin import Format
     from paratree.core.select import Selector
     from paratree.engine import Progress
+    from paratree.files.dry import DryOutput
+    from paratree.files.output import Output
 
 TIES = ("once", "twice")  # what may be done with tied names where a format has no ties
 
@@ -48,6 +53,7 @@ class Saved:
         verified: whether the file was read again and has the content of the source.
         files: of a checkpoint of several files, all, and the index last, which is the ``path``; of a folder,
             the files in it.
+        dry_run: whether nothing was written; of a folder, ``nbytes`` are then those of the values alone.
     """
 
     source: str
@@ -59,6 +65,7 @@ class Saved:
     notes: tuple[str, ...]
     verified: bool = False
     files: tuple[str, ...] = ()
+    dry_run: bool = False
 
 
 def save(
@@ -74,6 +81,7 @@ def save(
     like: object = None,
     force: bool = False,
     verify: bool = False,
+    dry_run: bool = False,
     progress: Progress | None = None,
 ) -> Saved:
     """Write the parameters of a live model, a file or a tree to a file, atomically, bit for bit.
@@ -102,6 +110,7 @@ def save(
             every file in it is named as one of that, so that nothing else is lost.
         verify: read the file again, before it takes its place, and compare its fingerprint with that of the
             source; one of several files is read when it is complete.
+        dry_run: find what would be written, and what would be refused; no value is read, no file is made.
         progress: called with the bytes that are done and the bytes of all.
 
     Returns:
@@ -137,32 +146,93 @@ def save(
         held = _without(chosen, skipped) if skipped else chosen
         kept = _with_ties(held if dtype is None else held.cast(dtype), writer, ties)
         _check(kept, writer)
-        told = _told(kept, progress)
-        copies = writer.MAKES == "copy"
-        check = (lambda path: _verify(kept, path, copies)) if verify and writer.MAKES != "files" else None
         parts = [] if most is None else parts_of_tree(kept, most)
-        if len(parts) > 1:
-            files, notes = write_shards(parts, target, writer, told, force=force)
-            notes += _overflows(kept)
-            if verify:
-                _verify(kept, files[-1])
-        elif writer.MAKES == "folder":
-            files, notes = write_folder(kept, target, writer, told, force=force, check=check)
-            notes += _overflows(kept)
-        else:
-            with writing(target, told, force=force, check=check) as output:
-                made = writer.save(kept, output) if model is None else writer.save_copy(kept, output, model)
-                notes = [*made, *_overflows(kept)]
-            files = [*output.made, target]
-            if verify and check is None:
-                _verify(kept, target)
-    if skipped:
-        notes.append(f"no numbers, left out: {_some(skipped)}")
-    size = sum(os.stat(file).st_size for file in files)  # noqa: PTH116
+        plan = _Plan(kept, target, writer, model, parts if len(parts) > 1 else [], force, verify)
+        made = _counted(plan) if dry_run else _written(plan, _told(kept, progress))
+    left_out = [f"no numbers, left out: {_some(skipped)}"] if skipped else []
     in_folder = writer.MAKES == "folder"
-    several = tuple(files) if in_folder or len(files) > 1 else ()
-    final = target if in_folder else files[-1]
-    return Saved(tree.source, final, writer.NAME, len(kept), size, kept.ties, tuple(notes), verify, several)
+    return Saved(
+        tree.source,
+        target if in_folder else made.files[-1],
+        writer.NAME,
+        len(kept),
+        made.nbytes,
+        kept.ties,
+        (*made.notes, *left_out),
+        verify and not dry_run,
+        tuple(made.files) if in_folder or len(made.files) > 1 else (),
+        dry_run,
+    )
+
+
+class _Plan(NamedTuple):
+    """What is to be written, and where: all that could be refused beforehand was not."""
+
+    tree: ParamTree
+    target: str
+    writer: Format
+    like: object
+    parts: Sequence[ParamTree]  # of several shards, else none
+    force: bool
+    verify: bool
+
+    def save(self, output: Output) -> Sequence[str]:
+        """Write one file, and return what it does not hold."""
+        if self.like is None:
+            return self.writer.save(self.tree, output)
+        return self.writer.save_copy(self.tree, output, self.like)
+
+
+class _Made(NamedTuple):
+    """Files, the one that takes its place last being last, with their bytes and what they do not hold."""
+
+    files: Sequence[str]
+    nbytes: int
+    notes: Sequence[str]
+
+
+def _written(plan: _Plan, told: Callable[[int], None]) -> _Made:
+    """Write, and read again if that is wanted: one file, or a folder, before it takes its place."""
+    tree, target, writer = plan.tree, plan.target, plan.writer
+    check = (lambda path: _verify(tree, path, writer.MAKES == "copy")) if plan.verify else None
+    is_one = not plan.parts and writer.MAKES != "files"
+    if writer.MAKES == "folder":
+        files, notes = write_folder(tree, target, writer, told, force=plan.force, check=check)
+    else:
+        to_write = partial(writing, written=told, force=plan.force, check=check if is_one else None)
+        if plan.parts:
+            files, notes = write_shards(plan.parts, target, writer, to_write)
+        else:
+            with to_write(target) as output:
+                notes = [*plan.save(output)]
+            files = [*output.made, target]
+    if check is not None and not is_one:
+        check(files[-1])
+    size = sum(os.stat(file).st_size for file in files)  # noqa: PTH116
+    return _Made(files, size, [*notes, *_overflows(tree)])
+
+
+def _counted(plan: _Plan) -> _Made:
+    """Find what would be written, and what would be refused; of a folder only how much there is to write."""
+    tree, target, writer = plan.tree, plan.target, plan.writer
+    if writer.MAKES == "folder":
+        check_folder(target, writer, force=plan.force)
+        return _Made([], sum(tree[name].nbytes or 0 for name in _firsts(tree)), [])
+    outputs: list[DryOutput] = []
+
+    @contextmanager
+    def to_count(path: str) -> Iterator[Output]:
+        with counting(path, force=plan.force) as output:
+            outputs.append(output)
+            yield output
+
+    if plan.parts:
+        files, notes = write_shards(plan.parts, target, writer, to_count)
+    else:
+        with to_count(target) as output:
+            notes = [*plan.save(output)]
+        files = [*output.made, target]
+    return _Made(files, outputs[0].nbytes, notes)
 
 
 def _like(tree: ParamTree, writer: Format, like: object, source: object) -> object:
@@ -206,8 +276,8 @@ def _firsts(tree: ParamTree) -> list[str]:
 
 
 def _without(tree: ParamTree, names: Iterable[str]) -> ParamTree:
-    left = {name: param for name, param in tree.items() if name not in set(names)}
-    return tree.with_params(left)
+    left_out = set(names)
+    return tree.with_params({name: param for name, param in tree.items() if name not in left_out})
 
 
 def _skipped(tree: ParamTree) -> list[str]:
