@@ -194,7 +194,13 @@ class _Made(NamedTuple):
 def _written(plan: _Plan, told: Callable[[int], None]) -> _Made:
     """Write, and read again if that is wanted: one file, or a folder, before it takes its place."""
     tree, target, writer = plan.tree, plan.target, plan.writer
-    check = (lambda path: _verify(tree, path, writer.MAKES == "copy")) if plan.verify else None
+    lost: list[str] = []
+
+    def read_again(path: str) -> None:
+        lost.extend(_overflows(tree))  # to read the values again counts again
+        _verify(tree, path, writer.MAKES == "copy")
+
+    check = read_again if plan.verify else None
     is_one = not plan.parts and writer.MAKES != "files"
     if writer.MAKES == "folder":
         files, notes = write_folder(tree, target, writer, told, force=plan.force, check=check)
@@ -209,7 +215,7 @@ def _written(plan: _Plan, told: Callable[[int], None]) -> _Made:
     if check is not None and not is_one:
         check(files[-1])
     size = sum(os.stat(file).st_size for file in files)  # noqa: PTH116
-    return _Made(files, size, [*notes, *_overflows(tree)])
+    return _Made(files, size, [*notes, *(lost if plan.verify else _overflows(tree))])
 
 
 def _counted(plan: _Plan) -> _Made:
