@@ -9,7 +9,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from tests.crash.calls import CREATE, EXCHANGE, MAKE_FOLDER, RENAME, SYNC, TRUNCATE, UNLINK, WRITE
+from tests.crash.calls import (
+    CHANGE,
+    CREATE,
+    EXCHANGE,
+    LOOK,
+    MAKE_FOLDER,
+    RENAME,
+    SYNC,
+    TRUNCATE,
+    UNLINK,
+    WRITE,
+)
 
 if TYPE_CHECKING:
     import random
@@ -109,6 +120,8 @@ class Disk:
             self._see(call)
 
     def _see(self, call: Call) -> None:
+        if call.kind in (LOOK, CHANGE):  # a look may be at what is removed
+            return
         number = self._number(call.path)
         if call.kind in (CREATE, MAKE_FOLDER) and number is None:
             number = self._new()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, NamedTuple
 
-from tests.crash.calls import KILL, SYNC, UNLINK, faults_of
+from tests.crash.calls import KILL, LOOK, SYNC, UNLINK, faults_of
 from tests.crash.cases import NEW, OLD, contents
 
 if TYPE_CHECKING:
@@ -87,9 +87,10 @@ def _judged(case: Case, call: Call, fault: Fault, ended: Ended, *, hit: bool) ->
 def _may_stay(call: Call, state: str) -> bool:
     """Tell whether what was replaced may still be there: it cannot be removed, or may be needed again.
 
-    If the folder could not be flushed, the old index or folder is what a power cut would bring back.
+    If the folder could not be flushed, the old index or folder is what a power cut would bring back; if the
+    old index could not be read, nothing says what was replaced.
     """
-    return call.kind == UNLINK or (state == NEW and call.kind == SYNC)
+    return call.kind == UNLINK or (state == NEW and call.kind in (SYNC, LOOK))
 
 
 def _words(call: Call, fault: Fault) -> str:
