@@ -59,7 +59,9 @@ class Strace:
             for call in calls[place:]:
                 if call.kind in TAKES_ROOM:
                     first.setdefault(call.name, f"{call.ordinal}")
-            first = {name: f"{ordinal}+" for name, ordinal in first.items()}
+            first = {
+                name: ordinal + "+" * (name != "openat") for name, ordinal in first.items()
+            }  # it reads, too
         options = [f"--inject={name}:{what}:when={when}" for name, when in first.items()]
         ended, lines = self._run(action, options)
         hit = any("(INJECTED)" in line and self._folder in line for line in lines)
