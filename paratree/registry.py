@@ -116,6 +116,8 @@ def _entry(folder: str, every: tuple[str, ...]) -> str | None:
         entries = latest_entries if stage is numbered else folder_entries
         found = list(dict.fromkeys(entries(folder, stage)))
         if len(found) == 1:
+            if stage != first_parts:
+                _refuse_lone_shard(folder, found[0])
             return found[0]
         if found:
             names = ", ".join(printable(os.path.relpath(f, folder)) for f in found[:5])
@@ -123,6 +125,17 @@ def _entry(folder: str, every: tuple[str, ...]) -> str | None:
                 f"{printable(folder)}: {len(found)} files could be meant ({names}); name one"
             )
     return None
+
+
+def _refuse_lone_shard(folder: str, path: str) -> None:
+    """Look that the one file of a folder does not say of itself that it is a part of a whole."""
+    name, _, suffix = os.path.basename(path).rpartition(".")  # noqa: PTH119
+    _, _, count = name.rpartition("-of-")
+    if suffix in ("safetensors", "bin") and count.isdecimal() and int(count) > 1:
+        fact = f"{printable(os.path.basename(path))} is one of {int(count)} shards"  # noqa: PTH119
+        raise UnknownSourceError(
+            f"{printable(folder)}: {fact}; fetch the others and their index, or name that file"
+        )
 
 
 _IN_FOLDER = (  # FOLDER of every format, so that none need be imported; of two names the better first

@@ -65,6 +65,16 @@ def test_folder_with_several_files_asks(tmp_path):
         pt.open(tmp_path)
 
 
+@pytest.mark.parametrize("suffix", ["safetensors", "bin"])
+def test_a_shard_alone_does_not_stand_for_its_folder(tmp_path, suffix):
+    path = tmp_path / f"model-00001-of-00004.{suffix}"
+    path.write_bytes(safetensors() if suffix == "safetensors" else torch_zip())
+    with pytest.raises(pt.UnknownSourceError, match="is one of 4 shards; fetch the others and their index"):
+        pt.open(tmp_path)
+    whole = path.rename(path.with_name(f"model-00001-of-00001.{suffix}"))
+    assert list(pt.open(tmp_path)) == list(pt.open(whole))
+
+
 def test_third_parties_add_and_never_replace(tmp_path, monkeypatch):
     other = types.ModuleType("other")
     other.NAME, other.SUFFIXES, other.FOLDER = "other", (".other",), ("*.other",)

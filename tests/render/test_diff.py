@@ -88,7 +88,7 @@ def test_a_terminal_of_any_width(width):
 def test_names_that_are_cut_are_told_apart():
     names = [f"encoder.layer.{i}.attention.self.query_and_key_and_value.projection.weight" for i in range(3)]
     console = Console(width=60, file=StringIO())
-    console.print(pt.diff(tree_of(**dict.fromkeys(names, W)), tree_of(**{name: W + 1 for name in names})))
+    console.print(pt.diff(tree_of(**dict.fromkeys(names, W)), tree_of(**dict.fromkeys(names, W + 1))))
     text = console.file.getvalue()
     assert all(text.count(f"{i}.attention") == 1 for i in range(3)), text
 
