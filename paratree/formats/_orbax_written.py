@@ -37,7 +37,7 @@ def write(tree: ParamTree, folder: str, written: Callable[[int], None]) -> list[
         raise UnsupportedError(f"{printable(tree.source)}: no parameters, and Orbax saves no empty tree")
     names = set(tree)
     for name in names:
-        _check(tree[name], names)
+        _check(name, tree[name].size, names)
     for name, param in tree.items():
         _write_array(Path(folder, name), param, written)
     leaves = {str(tuple(name.split("."))): _leaf(name.split(".")) for name in tree}
@@ -83,20 +83,19 @@ def _some(names: list[str]) -> str:
     return ", ".join(map(printable, names[:5])) + ", …" * (len(names) > 5)
 
 
-def _check(param: Param, names: set[str]) -> None:
-    name = param.name
+def _check(name: str, size: int | None, names: set[str]) -> None:
     parts = name.split(".")
     try:
-        size = len(name.encode())
+        length = len(name.encode())
     except UnicodeEncodeError:
-        size = _LONGEST_NAME + 1
-    if not all(parts) or name in _RESERVED or "/" in name or "\0" in name or size > _LONGEST_NAME:
+        length = _LONGEST_NAME + 1
+    if not all(parts) or name in _RESERVED or "/" in name or "\0" in name or length > _LONGEST_NAME:
         raise UnsupportedError(f"'{printable(name)}' cannot be a folder's name, as Orbax has it; rename it")
     if any(".".join(parts[:count]) in names for count in range(1, len(parts))):
         raise UnsupportedError(
             f"'{printable(name)}' is below another parameter, and Orbax nests names; rename one"
         )
-    if not param.size:
+    if not size:
         raise UnsupportedError(f"'{printable(name)}' has no values, which Orbax does not save; drop it")
 
 

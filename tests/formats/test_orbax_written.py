@@ -161,6 +161,12 @@ def test_names_that_are_refused(names, fact, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_names_are_those_in_the_part_that_is_saved(tmp_path):
+    part = tree_of(**{"m.a": np.ones(2, "f4"), "m.a.b": np.ones(2, "f4")})["m"]
+    with pytest.raises(pt.UnsupportedError, match="'a.b' is below another parameter"):
+        pt.save(part, tmp_path / "c", format="orbax")
+
+
 def test_arrays_without_values_are_refused(tmp_path):
     with pytest.raises(pt.UnsupportedError, match="'w' has no values, which Orbax does not save; drop it"):
         pt.save(tree_with({"w": np.ones((0, 3))}), tmp_path / "c", format="orbax")
