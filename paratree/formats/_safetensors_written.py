@@ -34,7 +34,7 @@ def write(tree: ParamTree, output: Output, words: Mapping[str, str]) -> list[str
     for name in kept:
         _check(name, tree[name])
     placed = sorted((name for name in tree if kept[name] == name), key=lambda name: -BITS[tree[name].dtype])
-    metadata, notes = _metadata(tree.meta)
+    metadata, notes = _metadata(tree)
     metadata |= {name: other for name, other in kept.items() if name != other}
     header: dict[str, Any] = {_METADATA: metadata} if metadata else {}
     header |= {name: {} for name in tree if kept[name] == name}
@@ -63,8 +63,14 @@ def _check(name: str, param: Param) -> None:
         raise UnsupportedError(f"'{printable(name)}' is no UTF-8, as a name in safetensors is; rename it")
 
 
-def _metadata(meta: Any) -> tuple[dict[str, str], list[str]]:
-    texts = {key: value for key, value in meta.items() if isinstance(value, str)}
-    left = [key for key in meta if key not in texts]
+def _metadata(tree: ParamTree) -> tuple[dict[str, str], list[str]]:
+    """Return the texts that stand beside the parameters, and what is said of the rest.
+
+    Tensors of PyTorch are said to be such, without which transformers refuses a file that has metadata.
+    """
+    texts = {key: value for key, value in tree.meta.items() if isinstance(value, str)}
+    left = [key for key in tree.meta if key not in texts]
+    if tree.format.startswith("PyTorch"):
+        texts.setdefault("format", "pt")
     names = ", ".join(map(printable, left[:5])) + (", …" if len(left) > 5 else "")
     return texts, [f"metadata that is no text was left out: {names}"] if left else []

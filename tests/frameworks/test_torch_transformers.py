@@ -69,3 +69,13 @@ def test_every_expression_gives_the_parameter(which, request):
     net = request.getfixturevalue(which)
     for param in pt.open(net).values():
         assert eval(param.native, {"net": net}) is param.handle
+
+
+@pytest.mark.parametrize("which", ["bert", "gpt2"])
+def test_from_pretrained_takes_what_is_saved(which, request, tmp_path):
+    net = request.getfixturevalue(which)
+    net.config.save_pretrained(tmp_path)
+    pt.save(net, tmp_path / "model.safetensors", kind="parameter")
+    loaded = type(net).from_pretrained(tmp_path)
+    assert pt.diff(net, loaded, kind="parameter").same
+    assert pt.open(loaded).select(kind="parameter").ties == pt.open(net).select(kind="parameter").ties
