@@ -1,7 +1,8 @@
 """Write safetensors: the header in the order of the tree, the arrays in the order of their widths.
 
-Ties as ``safetensors.torch.save_model`` (0.8.0) records them: of a tied group the name that sorts first is
-stored, and the metadata maps every other one to it.
+Ties as ``safetensors.torch.save_model`` (0.8.0) records them: of a tied group one name is stored, and the
+metadata maps every other one to it. That keeps the name that sorts first; here it is the first of the tree, as
+transformers looks for: the embedding, not the head that is tied to it. ``load_model`` takes either.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ def write(tree: ParamTree, output: Output, words: Mapping[str, str]) -> list[str
     Raises:
         UnsupportedError: a name that cannot be a key of a header.
     """
-    kept = {name: min(tree.tied_with(name)) for name in tree}
+    kept = {name: tree.tied_with(name)[0] for name in tree}
     for name in kept:
         _check(name, tree[name])
     placed = sorted((name for name in tree if kept[name] == name), key=lambda name: -BITS[tree[name].dtype])
