@@ -9,6 +9,7 @@ import os
 from collections import deque
 from contextlib import nullcontext
 from itertools import islice
+from math import prod
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from paratree.core.array import parts_of
@@ -37,12 +38,14 @@ class Block(NamedTuple):
         index: a basic NumPy index; the blocks of an array follow each other in row-major order.
         start: position of the first value in the row-major order of the array.
         size: number of values.
+        is_last: whether it is the last of its array.
     """
 
     item: int
     index: Index
     start: int
     size: int
+    is_last: bool = True
 
 
 def blocks_of(shapes: Sequence[tuple[int, ...]], most: int = BLOCK) -> Iterator[Block]:
@@ -54,9 +57,9 @@ def blocks_of(shapes: Sequence[tuple[int, ...]], most: int = BLOCK) -> Iterator[
     [(0, slice(0, 2)), (0, slice(2, 3)), (1, slice(0, 2)), (1, slice(2, 3))]
     """
     for item, shape in enumerate(shapes):
-        start = 0
+        start, total = 0, prod(shape)
         for index, size in parts_of(shape, most):
-            yield Block(item, index, start, size)
+            yield Block(item, index, start, size, start + size == total)
             start += size
 
 

@@ -1,8 +1,8 @@
 """Write safetensors: the header in the order of the tree, the arrays in the order of their widths.
 
 Ties as ``safetensors.torch.save_model`` (0.8.0) records them: of a tied group one name is stored, and the
-metadata maps every other one to it. That keeps the name that sorts first; here it is the first of the tree, as
-transformers looks for: the embedding, not the head that is tied to it. ``load_model`` takes either.
+metadata maps every other one to it. That keeps the name that sorts first; here it is the first of the tree,
+which transformers looks for: the embedding, not the head that is tied to it. ``load_model`` takes either.
 """
 
 from __future__ import annotations

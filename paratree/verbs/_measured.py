@@ -13,7 +13,7 @@ from paratree.verbs._moments import Moments, scaled
 if TYPE_CHECKING:
     from types import ModuleType
 
-    from paratree.core.param import Param
+    from paratree.engine import Block
 
     Values = np.ndarray[Any, Any]
 
@@ -55,7 +55,7 @@ class Part:
         return self
 
 
-def measured(work: ModuleType, param: Param, values: Values, histogram: bool) -> Part:
+def measured(work: ModuleType, block: Block, values: Values, histogram: bool) -> Part:
     """Count the patterns of a narrow type; take moments, and counts of the upper bits, of a wide one."""
     part = Part()
     part.dtype = values.dtype.name
@@ -64,7 +64,8 @@ def measured(work: ModuleType, param: Param, values: Values, histogram: bool) ->
         patterns = values.view(f"u{width // 8}")
         part.counts = work.count(patterns, 1 << width)
         return part
-    return _wide(work, part, values, histogram, few=(param.size or 0) <= _SORTED)
+    is_few = block.start == 0 and block.is_last and values.size <= _SORTED
+    return _wide(work, part, values, histogram, few=is_few)
 
 
 def _wide(work: ModuleType, part: Part, values: Values, histogram: bool, few: bool) -> Part:

@@ -101,7 +101,7 @@ def refined(
             continue
         name = names[block.item]
         counts[name] = counts[name] + more if name in counts else more
-        if block.start + block.size == params[name].size:
+        if block.is_last:
             yield name, _figures(found[name], counts.pop(name))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import prod
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -114,8 +115,9 @@ def scan(
         CorruptFileError: the file is damaged here, or has changed since it was opened.
     """
     listed = list(params)
-    sizes = [(param.size or 1, param.nbytes or 0) for param in listed]
-    total, done = sum(nbytes for _, nbytes in sizes), 0
+    shapes: list[Any] = [param.shape for param in listed]
+    lengths = [param.nbytes or 0 for param in listed]
+    total, done = sum(lengths), 0
 
     def one(block: Block) -> tuple[Block, Result | ParamUnread]:
         try:
@@ -124,10 +126,8 @@ def scan(
             return block, ParamUnread(reason_of(str(error)))
         return block, work(block, flat(values))
 
-    shapes: list[Any] = [param.shape for param in listed]
     for block, result in engine.run(one, engine.blocks_of(shapes, most), threads=threads, executor=executor):
-        size, nbytes = sizes[block.item]
-        done += round(nbytes * block.size / size)
+        done += round(lengths[block.item] * block.size / prod(shapes[block.item]))
         if progress is not None:
             progress(done, total)
         yield block, result

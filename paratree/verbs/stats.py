@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
+from math import prod
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
@@ -339,14 +340,14 @@ def stats(
         names = list(found.params)
         for block, part in scan(
             params,
-            lambda block, values: measured(work, params[block.item], values, histogram),
+            lambda block, values: measured(work, block, values, histogram),
             threads=threads,
             executor=executor,
             progress=progress,
         ):
             part = part if isinstance(part, Part) else Part(problem=str(part))
             part = sums[block.item] = sums[block.item].with_(part) if block.item in sums else part
-            if block.start + block.size == params[block.item].size:
+            if block.is_last:
                 name, param = names[block.item], params[block.item]
                 rows[name], bins = _row(name, param, sums.pop(block.item), histogram)
                 again |= {} if bins is None else {name: bins}
@@ -381,7 +382,9 @@ def _row_of(name: str, tree: ParamTree, found: Plan, rows: Mapping[str, ParamSta
 
 
 def _described(name: str, param: Param, **figures: Any) -> ParamStats:
-    return ParamStats(name, param.shape, param.dtype, param.kind, param.size or 0, **figures)
+    shape = param.shape
+    size = 0 if None in shape else prod(shape)  # type: ignore[arg-type]
+    return ParamStats(name, shape, param.dtype, param.kind, size, **figures)
 
 
 def _row(name: str, param: Param, part: Part, histogram: bool) -> tuple[ParamStats, Coarse | None]:
@@ -389,7 +392,8 @@ def _row(name: str, param: Param, part: Part, histogram: bool) -> tuple[ParamSta
     if part.problem is not None:
         return _described(name, param, problem=part.problem), None
     dtype = part.dtype
-    of = DEQUANTISED if param.dtype in BLOCKS else MAGNITUDES if param.dtype.startswith("complex") else VALUES
+    given = param.dtype
+    of = DEQUANTISED if given in BLOCKS else MAGNITUDES if given.startswith("complex") else VALUES
     if BITS[dtype] <= 16:
         return _described(name, param, of=of, **_narrow(part, histogram)), None
     figures: dict[str, Any] = dict(zip(("nan", "pos_inf", "neg_inf"), part.others, strict=True))
