@@ -10,6 +10,7 @@ from importlib import import_module
 from io import IOBase
 
 from paratree.core.errors import (
+    CorruptFileError,
     MismatchError,
     SourceNotFoundError,
     UnknownSourceError,
@@ -66,10 +67,23 @@ def open(source: object, *, grads: object = None) -> ParamTree:
 def _open_path(path: str) -> ParamTree:
     if not path:
         raise SourceNotFoundError("'' is no path; give a file or a folder")
+    for _ in range(_RETRIES):
+        file = LocalFile(_file_of(path))
+        try:
+            return find_format(file).open(file)
+        except (CorruptFileError, SourceNotFoundError):
+            if not file.is_replaced:
+                raise
+            file.close()
+    file = LocalFile(_file_of(path))
+    return find_format(file).open(file)
+
+
+def _file_of(path: str) -> str:
+    """Return the file to open for a path, which may be a folder."""
     if os.path.isdir(path):  # noqa: PTH112 -- pathlib costs the command line a fifth of its start
         path = entry_of(path)
-    file = LocalFile(_index_of(path))
-    return find_format(file).open(file)
+    return _index_of(path)
 
 
 def _index_of(path: str) -> str:
@@ -138,6 +152,7 @@ def _refuse_lone_shard(folder: str, path: str) -> None:
         )
 
 
+_RETRIES = 3  # of opening what is replaced meanwhile, file by file
 _IN_FOLDER = (  # FOLDER of every format, so that none need be imported; of two names the better first
     "model.safetensors.index.json", "model.safetensors", "pytorch_model.bin.index.json", "pytorch_model.bin",
     "model.weights.h5", "flax_model.msgpack", "model.onnx", "inference.pdiparams", "saved_model.pb",

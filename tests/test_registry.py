@@ -75,6 +75,31 @@ def test_a_shard_alone_does_not_stand_for_its_folder(tmp_path, suffix):
     assert list(pt.open(tmp_path)) == list(pt.open(whole))
 
 
+@pytest.mark.parametrize("times", [2, 9])
+def test_what_is_replaced_while_it_is_opened_is_opened_again(tmp_path, monkeypatch, times):
+    """As shards go when the next index is in its place."""
+    path, left = tmp_path / "m.safetensors", [times]
+    path.write_bytes(safetensors())
+    found = registry.known_formats()["safetensors"]
+
+    class Replaced:
+        @staticmethod
+        def open(file):
+            if left[0]:
+                left[0] -= 1
+                (tmp_path / "new").write_bytes(safetensors())
+                (tmp_path / "new").replace(path)
+                raise pt.SourceNotFoundError("a shard is gone")
+            return found.open(file)
+
+    monkeypatch.setattr(registry, "find_format", lambda file: Replaced)
+    if times < 3:
+        assert list(pt.open(path)) == ["w"]
+    else:
+        with pytest.raises(pt.SourceNotFoundError, match="a shard is gone"):
+            pt.open(path)
+
+
 def test_third_parties_add_and_never_replace(tmp_path, monkeypatch):
     other = types.ModuleType("other")
     other.NAME, other.SUFFIXES, other.FOLDER = "other", (".other",), ("*.other",)

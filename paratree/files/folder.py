@@ -95,11 +95,7 @@ def _check_there(file: LocalFile, name: str, there: bool, path: str) -> None:
 
 def _check_same(file: LocalFile) -> None:
     """Look that the folder is still that of ``file``: one that takes its place has the same names in it."""
-    try:
-        found = os.stat(file.path)  # noqa: PTH116
-    except OSError:
-        found = None
-    if found is None or (found.st_dev, found.st_ino) != file.key:
+    if file.is_replaced or not os.path.exists(file.path):  # noqa: PTH110
         raise CorruptFileError(
             file.path, "another checkpoint has taken its place since it was opened", advice="open it again"
         )

@@ -108,6 +108,15 @@ class LocalFile:
             done += got
         self._look_for_change(complete=done == length)
 
+    @property
+    def is_replaced(self) -> bool:
+        """Whether another file has taken its path."""
+        try:
+            found = os.stat(self.path)  # noqa: PTH116
+        except OSError:
+            return False
+        return (found.st_dev, found.st_ino) != self.key
+
     def copy_into(self, descriptor: int, offset: int, length: int) -> bool:
         """Append a range to another file inside the kernel; tell whether this system can.
 
