@@ -10,11 +10,23 @@ from hypothesis import strategies as st
 import paratree as pt
 from paratree.core.dtypes import BITS, numpy_dtype
 from tests import weights
-from tests.formats.test_onnx import NUMERIC, REAL, array_of, branch, constant, external, model, sample, saved
 from tests.verbs.held import held, tree_of
 
 onnx = pytest.importorskip("onnx", reason="the reference library is the truth here")
 helper, numpy_helper = pytest.importorskip("onnx.helper"), pytest.importorskip("onnx.numpy_helper")
+
+from tests.formats.test_onnx import (  # noqa: E402 -- it is skipped without onnx
+    NUMERIC,
+    REAL,
+    array_of,
+    branch,
+    constant,
+    external,
+    model,
+    sample,
+    saved,
+)
+
 TensorProto, AttributeProto = onnx.TensorProto, onnx.AttributeProto
 _VALUES = ("raw_data", "float_data", "int32_data", "int64_data", "double_data", "uint64_data")
 

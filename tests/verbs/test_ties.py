@@ -32,6 +32,9 @@ def test_every_format_is_listed_with_its_facts():
     assert found["safetensors"].suffixes == (".safetensors", ".safetensors.index.json")
     assert found["safetensors"].lazy == "yes"
     written = {name for name, facts in found.items() if facts.writes}
-    assert written == {"Flax msgpack", "GGUF", "MXNet params", "NumPy", "PyTorch", "safetensors"}
+    assert written == {
+        "Flax msgpack", "GGUF", "Keras", "MXNet params", "NumPy", "ONNX", "Orbax", "PyTorch", "PyTorch DCP",
+        "TensorFlow", "safetensors",
+    }  # fmt: skip
     extras = {name: facts.extra for name, facts in found.items() if facts.extra}
     assert extras == {"GGUF": "gguf", "Orbax": "orbax"}
