@@ -275,9 +275,10 @@ def format_to_write(path: str, name: str | None = None) -> Format:
     """
     every = {key: module for key, module in known_formats().items() if module.WRITES}
     if name is not None:
-        if name not in every:
+        known = {module.NAME.casefold(): module for module in every.values()} | every
+        if name.casefold() not in known:
             raise UnsupportedError(f"'{printable(name)}' is no format that is written: {', '.join(every)}")
-        return every[name]
+        return known[name.casefold()]
     of_files = [module for module in every.values() if module.MAKES != "folder"]
     suffixes = {suffix: module for module in of_files for suffix in module.SUFFIXES}
     fitting = [suffix for suffix in suffixes if path.endswith(suffix) and not suffix.endswith(".json")]

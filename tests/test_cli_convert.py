@@ -140,7 +140,7 @@ def test_untied_names_have_values_of_their_own(file, tmp_path):
         ("--cast", "nope.**=bf16", "nothing fits 'nope.**'"),
         ("--cast", "**=int8", "'int8' is no floating dtype"),
         ("--cast", "bf16", "'bf16' is no P=D, as '**.weight=bf16'"),
-        ("--strip-prefix", "module.", "nothing fits '^module"),
+        ("--strip-prefix", "module.", "no name begins with 'module.'"),
         ("--rename", "nope=x", "no parameter 'nope'"),
         ("--rename", "a.*=x", "is no FROM=TO with the same wildcards"),
         ("--rename", "**=x**", ""),

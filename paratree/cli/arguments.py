@@ -205,7 +205,7 @@ def _regex_renaming(text: str) -> tuple[object, str]:
 
     pattern, equals, target = text.rpartition("=")
     if not equals or not pattern:
-        raise argparse.ArgumentTypeError(f"'{text}' is no REGEX=TO")
+        raise argparse.ArgumentTypeError(f"'{text}' is no R=TO")
     try:
         return re.compile(pattern), target
     except re.error as error:

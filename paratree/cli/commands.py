@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 
 from paratree.cli.console import DONE, NOTHING, TROUBLE, complain, is_rich, print_rich, width
@@ -229,13 +228,22 @@ def _changed(tree: ParamTree, options: argparse.Namespace) -> ParamTree:
     for pattern in options.drop or ():
         tree = tree.drop(pattern)
     tree = _cast(tree, options.dtype, options.cast or ())
-    if prefixes := options.strip_prefix:
-        tree = tree.rename({re.compile(f"^{re.escape(prefix)}"): "" for prefix in prefixes})
+    for prefix in options.strip_prefix or ():
+        tree = _without_prefix(tree, prefix)
     for rules in (options.rename, options.rename_regex):
         tree = tree.rename(dict(rules)) if rules else tree
     if options.add_prefix:
         tree = tree.rename(lambda name: options.add_prefix + name)
     return tree.untie() if options.untie else tree
+
+
+def _without_prefix(tree: ParamTree, prefix: str) -> ParamTree:
+    from paratree.core.errors import NoSuchParamError, printable
+
+    if not any(name.startswith(prefix) for name in tree):
+        message = f"{printable(tree.source)}: no name begins with '{printable(prefix)}'"
+        raise NoSuchParamError(prefix, tree, tree.source, message=message)
+    return tree.rename(lambda name: name.removeprefix(prefix))
 
 
 def _cast(tree: ParamTree, dtype: str | None, casts: Iterable[tuple[str, str]]) -> ParamTree:

@@ -94,6 +94,8 @@ def _named(param: Param, name: str) -> Param:
 def dropped(tree: ParamTree, pattern: Selector) -> ParamTree:
     """Return a tree without what fits."""
     chosen = _chosen(tree, pattern)
+    if len(chosen) == len(tree):
+        raise MismatchError(f"{printable(tree.source)}: nothing would be left; drop less")
     return tree.with_params({name: param for name, param in tree.items() if name not in chosen})
 
 

@@ -314,6 +314,7 @@ class ParamTree(Mapping[str, Param]):
 
         Raises:
             NoSuchParamError: nothing fits.
+            MismatchError: everything does.
         """
         from paratree.core.surgery import dropped
 

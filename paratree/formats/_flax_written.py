@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 from paratree.core.array import parts_between, size_of
 from paratree.core.dtypes import nbytes
 from paratree.core.errors import UnsupportedError, printable
+from paratree.formats._pytrees import with_collections
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     Nested = Mapping[str, "Nested | LazyArray"]
 
 _LARGEST = 1 << 30  # bytes of an array, or of one chunk of it
+_LONGEST_FIRST = 255
 _NDARRAY = 1  # the extension
 _CHUNKED = "__msgpack_chunked_array__"
 
@@ -33,13 +35,12 @@ def write(tree: ParamTree, output: Output) -> list[str]:
     Raises:
         UnsupportedError: a name is also the beginning of another one, or no text.
     """
-    nested = _nested(tree)
+    nested = _nested(with_collections(tree))
     first = next(iter(nested), "")
-    if not first or not first.isprintable():
-        what = "maps of arrays begin with a printable name, by which their files are known"
-        raise UnsupportedError(
-            f"{what}; this one has {repr(printable(first)) if nested else 'no parameters'}"
-        )
+    if not first or not first.isprintable() or len(first.encode()) > _LONGEST_FIRST:
+        what = f"maps of arrays begin with a printable name of at most {_LONGEST_FIRST} bytes"
+        here = repr(printable(first[:80])) if nested else "no parameters"
+        raise UnsupportedError(f"{what}, by which their files are known; this one has {here}")
     _write_map(nested, output)
     left = ", ".join(map(printable, list(tree.meta)[:5]))
     return [f"maps of arrays have no place for metadata, left out: {left}"] if left else []

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from paratree.core.tree import ParamTree
     from paratree.files.output import Output
 
+_LONGEST_NAME = 65_535 - len(".npy")  # bytes
 _OUTSIDE = ("", ".", "..")  # parts of a name that would lead an unpacker out of its folder
 
 
@@ -33,9 +34,8 @@ def write(tree: ParamTree, output: Output) -> list[str]:
     void = [name for name, param in tree.items() if param.dtype not in STANDARD]
     if not void:
         return []
-    return [
-        f"numpy.load gives {printable(tree[void[0]].dtype)} as bytes without a type; view them as ml_dtypes'"
-    ]
+    dtype = printable(tree[void[0]].dtype)
+    return [f"numpy.load gives {dtype} as bytes without a type; view them as those of ml_dtypes"]
 
 
 def _header(array: LazyArray) -> bytes:
@@ -48,5 +48,8 @@ def _header(array: LazyArray) -> bytes:
 def _check_name(name: str) -> None:
     if any(part in _OUTSIDE for part in name.replace("\\", "/").split("/")) or "\0" in name:
         raise UnsupportedError(f"'{printable(name)}' as a member of an archive is no safe path; rename it")
+    if len(name.encode("utf-8", "surrogatepass")) > _LONGEST_NAME:
+        fact = f"longer than the {_LONGEST_NAME} bytes of a name in an archive"
+        raise UnsupportedError(f"'{printable(name[:40])}…' is {fact}; rename it")
     if any("\ud800" <= sign <= "\udfff" for sign in name):
         raise UnsupportedError(f"'{printable(name)}' is no UTF-8, as a name in an archive is; rename it")

@@ -89,7 +89,9 @@ def _check(tree: ParamTree, name: str, tensor: Found, path: str) -> None:
         raise UnsupportedError(f"{path}: {printable(name)} is sparse there; make it dense in the model")
     if (param.shape, param.dtype) != (array.shape, array.dtype):
         ours, theirs = (f"{each.dtype} {list(each.shape)}" for each in (param, array))
-        advice = "cast it (dtype=)" if param.shape == array.shape else "it is of another model"
+        advice = (
+            f"cast it (dtype='{array.dtype}')" if param.shape == array.shape else "it is of another model"
+        )
         raise MismatchError(f"{path}: {printable(name)} is {theirs} there, not {ours}; {advice}")
 
 

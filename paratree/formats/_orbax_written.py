@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 from paratree.core.dtypes import numpy_dtype
 from paratree.core.errors import UnsupportedError, printable
 from paratree.files.output import Output
-from paratree.formats._pytrees import Pytree
+from paratree.formats._pytrees import Pytree, with_collections
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,6 +35,7 @@ def write(tree: ParamTree, folder: str, written: Callable[[int], None]) -> list[
     """
     if not tree:
         raise UnsupportedError(f"{printable(tree.source)}: no parameters, and Orbax saves no empty tree")
+    given, tree = tree, with_collections(tree)
     names = set(tree)
     for name in names:
         _check(name, tree[name].size, names)
@@ -52,13 +53,13 @@ def write(tree: ParamTree, folder: str, written: Callable[[int], None]) -> list[
         },
     )
     _write_json(Path(folder, "_CHECKPOINT_METADATA"), {"item_handlers": _HANDLER, "metrics": {}})
-    return _notes(tree)
+    return _notes(tree, sorted(given))
 
 
-def _notes(tree: ParamTree) -> list[str]:
+def _notes(tree: ParamTree, names: list[str]) -> list[str]:
     notes = []
-    read = _names_read(tree)
-    if others := [name for name, other in zip(sorted(tree), sorted(read), strict=True) if name != other]:
+    read = sorted(_names_read(tree))
+    if others := [name for name, other in zip(names, read, strict=True) if name != other]:
         notes.append(f"opened again, names are others, as those of Flax's own trees: {_some(others)}")
     if tree.meta:
         notes.append(f"metadata are not written, left out: {_some(list(tree.meta))}")

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from paratree.core.array import LazyArray
+    from paratree.core.tree import ParamTree
 
 _COLLECTIONS = {  # of Flax, and the fields of a training state
     "params": PARAMETER, "batch_stats": BUFFER, "cache": BUFFER, "opt_state": STATE,
@@ -119,6 +120,23 @@ def is_variables(root: Any) -> bool:
         and not _is_train_state(root)
         and all(isinstance(collection, dict) for collection in root.values())
     )
+
+
+def with_collections(tree: ParamTree) -> ParamTree:
+    """Return a tree with the collections of Flax in its names, if all of it is of such: as it was saved.
+
+    Names are without them, and the other name of a parameter tells its collection.
+    """
+    paths = {
+        name: next((alias for alias in param.aliases if alias.partition(".")[2] == name), name)
+        for name, param in tree.items()
+    }
+    collections = {path.partition(".")[0] for name, path in paths.items() if path != name}
+    if "params" not in collections or len({*paths.values()}) < len(tree):
+        return tree
+    if any(path.partition(".")[0] not in collections for path in paths.values()):
+        return tree
+    return tree.with_params({path: tree[name] for name, path in paths.items()})
 
 
 def _is_train_state(root: Any) -> bool:

@@ -125,7 +125,7 @@ class _Node:
     Attributes:
         owner: its class.
         kind: kind of its leaves, if the structure tells it.
-        collection: what stands before the full name of a parameter: ``"params."``, or nothing.
+        collection: what stands before the full name of a parameter, as ``"params."``, or nothing.
         gradients: name -> gradient, if there are any.
     """
 
@@ -182,8 +182,8 @@ def _walk_variables(collections: Any, root: _Node, add: Add) -> None:
     for collection, held in collections.items():
         node = root.below(collection, held)
         node.kind = COLLECTIONS.get(collection, BUFFER)
+        node.collection = f"{collection}."
         if collection == "params":
-            node.collection = "params."
             _walk_children(held, "", node, add)
         else:
             _walk_children(held, "", node, _renaming(collection, taken, add))
@@ -333,7 +333,9 @@ class _Leaf(JaxArray):
     @property
     def aliases(self) -> tuple[str, ...]:
         """The name with its collection: ``params.layers_2.bias``."""
-        return (self._node.collection + self.name,) if self._node.collection else ()
+        collection = self._node.collection
+        is_told = collection != "params." and self.name.startswith(collection)  # in the name itself
+        return (collection + self.name,) if collection and not is_told else ()
 
     @property
     def trainable(self) -> bool | None:

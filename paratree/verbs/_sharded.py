@@ -103,7 +103,7 @@ def write_shards(
         for part, name in zip(parts, names, strict=True):
             with output.beside(name) as shard:
                 notes |= dict.fromkeys(writer.save(part, shard))
-        output.write(_index(parts, names))
+        output.write(_index(parts, names, writer))
         output.replaced += old
     return [*names, index], list(notes)
 
@@ -138,12 +138,27 @@ def _named(index: str, stem: str, suffix: str) -> set[str]:
     return {str(folder / shard) for shard in found if ours.fullmatch(shard)}
 
 
-def _index(parts: Sequence[ParamTree], names: Sequence[str]) -> bytes:
+def rivals(path: str, writer: Format, *, in_shards: bool) -> list[str]:
+    """Say that another checkpoint of that name is there, which some tools would read instead."""
+    suffix = next((s for s in writer.SUFFIXES if path.endswith(s) and s + INDEX in writer.SUFFIXES), None)
+    other = path if in_shards else path + INDEX
+    if suffix is None or not os.path.exists(other):  # noqa: PTH110
+        return []
+    name = printable(os.path.basename(other))  # noqa: PTH119
+    with_it = "" if in_shards else ", and its shards"
+    return [f"beside it lies {name}, which some tools read instead; remove it{with_it}"]
+
+
+_HAVE_EVERY_NAME = ("PyTorch",)  # formats whose files list a tied parameter under each of its names
+
+
+def _index(parts: Sequence[ParamTree], names: Sequence[str], writer: Format) -> bytes:
+    """Return an index of the names that the shards list: transformers finds no other."""
     weight_map = {
         name: Path(file).name
         for part, file in zip(parts, names, strict=True)
         for name in part
-        if min(part.tied_with(name)) == name
+        if part.tied_with(name)[0] == name or writer.NAME in _HAVE_EVERY_NAME
     }
     size = sum(part[name].nbytes or 0 for part in parts for name in part if part.tied_with(name)[0] == name)
     document = {"metadata": {"total_size": size}, "weight_map": weight_map}

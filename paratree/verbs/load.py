@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from paratree.core.tree import ParamTree
 from paratree.engine import check_workers
 from paratree.registry import find_framework
 from paratree.verbs._arguments import prefixes_of, renaming_of, selector_of
@@ -16,7 +17,7 @@ from paratree.verbs._load_causes import groups_of
 from paratree.verbs._load_plan import Wanted, plan
 from paratree.verbs._load_report import Loaded, LoadError, ParamLoad
 from paratree.verbs._load_values import How, taken
-from paratree.verbs.reading import opened, selected
+from paratree.verbs.reading import opened, selected, unsaved_names
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from paratree.core.plugin import Framework
     from paratree.core.renames import Rename
     from paratree.core.select import Selector
-    from paratree.core.tree import ParamTree
     from paratree.engine import Progress
     from paratree.verbs._load_plan import Plan
 
@@ -63,7 +63,8 @@ def load(
         source: a path, a tree or a part of one, or a live model.
         select: which parameters of the source to take, as in :meth:`paratree.ParamTree.select`. Then only
             those of the model have to be filled whose names in the source it would have chosen, too.
-        prefix: what stands before their names in the model, as ``"backbone."``; nothing else is to be filled.
+        prefix: what stands before their names in the model, as ``"backbone."``, or the name of that layer;
+            nothing else is to be filled.
         rename: names of the source -> names of the model (without the prefix), as in :func:`paratree.diff`.
         strip: prefixes to take from the names of both, as ``"module."``.
         strict: whether to change nothing unless everything fits. If not, what fits is loaded, and the report
@@ -92,9 +93,11 @@ def load(
     wanted = Wanted(selector_of(select), prefix, renaming_of(rename), prefixes_of(strip))
     framework = find_framework(model)
     tree = framework.open(model)
+    if prefix and isinstance(tree.get(prefix), ParamTree):  # the name of a layer
+        wanted = wanted._replace(prefix=f"{prefix}.")
     with opened(source) as whole:
         chosen = selected(whole, wanted.select)
-        found = plan(tree, whole, chosen, wanted, _unsaved(framework, model, tree))
+        found = plan(tree, whole, chosen, wanted, unsaved_names(model, tree))
         how = How(_turned(tree, found), not isinstance(source, str | PathLike))
         read, values = _read(tree, found, how, progress)
         rows = _in_order([*read, *found.rest], tree)
@@ -106,12 +109,6 @@ def load(
         raise LoadError(report)
     filled = _assigned(framework, model, tree, values) if values else model
     return replace(report, model=filled, applied=True)
-
-
-def _unsaved(framework: Framework, model: Any, tree: ParamTree) -> frozenset[str]:
-    """Return the names that the framework leaves out when it saves a model; not every framework has such."""
-    find = getattr(framework, "unsaved", None)
-    return frozenset() if find is None else frozenset(find(model, tree))
 
 
 def _read(

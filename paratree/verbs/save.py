@@ -20,10 +20,10 @@ from paratree.files.dry import counting
 from paratree.files.output import writing
 from paratree.registry import format_to_write
 from paratree.verbs._folders import check_folder, write_folder
-from paratree.verbs._sharded import bytes_of, check_index, parts_of_tree, write_shards
+from paratree.verbs._sharded import bytes_of, check_index, parts_of_tree, rivals, write_shards
 from paratree.verbs.fingerprint import fingerprint
 from paratree.verbs.listing import reason_of
-from paratree.verbs.reading import opened, selected
+from paratree.verbs.reading import opened, selected, unsaved_names
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -143,13 +143,16 @@ def save(
         model = _like(tree, writer, like, source)
         chosen = selected(tree, select, kind)
         skipped = _skipped(chosen)
-        held = _without(chosen, skipped) if skipped else chosen
+        unsaved = [name for name in unsaved_names(source, tree) if name in chosen]
+        held = _without(chosen, (*skipped, *unsaved)) if skipped or unsaved else chosen
         kept = _with_ties(held if dtype is None else held.cast(dtype), writer, ties)
         _check(kept, writer)
         parts = [] if most is None else parts_of_tree(kept, most)
         plan = _Plan(kept, target, writer, model, parts if len(parts) > 1 else [], force, verify)
         made = _counted(plan) if dry_run else _written(plan, _told(kept, progress))
-    left_out = [f"no numbers, left out: {_some(skipped)}"] if skipped else []
+    left_out = [f"no numbers, left out: {_some(skipped)}"] * bool(skipped)
+    left_out += [f"not saved with the model, left out: {_some(unsaved)}"] * bool(unsaved)
+    left_out += rivals(target, writer, in_shards=bool(plan.parts))
     in_folder = writer.MAKES == "folder"
     return Saved(
         tree.source,

@@ -82,6 +82,8 @@ def test_drop(tree):
     assert list(tree.drop(["model.**"])) == ["head.weight"]
     with pytest.raises(NoSuchParamError, match=re.escape("net: nothing fits 'x.**'")):
         tree.drop("x.**")
+    with pytest.raises(MismatchError, match="net: nothing would be left; drop less"):
+        tree.drop("**")
     with pytest.raises(NoSuchParamError, match="net: nothing fits the selector"):
         tree.drop(lambda param: False)
 

@@ -85,7 +85,7 @@ def test_variables_of_flax_come_back(tmp_path):
     variables = net.init(jax.random.key(0), np.ones((1, 3)))
     pt.save(variables, tmp_path / "c", format="orbax", verify=True)
     with ocp.StandardCheckpointer() as checkpointer:
-        restored = {"params": checkpointer.restore(tmp_path / "c")}
+        restored = checkpointer.restore(tmp_path / "c", variables)
     assert jax.tree.structure(restored) == jax.tree.structure(variables)
     assert jax.tree.all(jax.tree.map(np.array_equal, restored, variables))
 

@@ -154,7 +154,9 @@ def test_safetensors_ties_a_model_again(net, tmp_path):
 def test_numpy_loads_what_was_saved_for_it(tmp_path):
     arrays = {"a/b": np.arange(6.0).reshape(2, 3), "c": np.float32(2), "d": np.ones(3, ml_dtypes.bfloat16)}
     saved = pt.save(tree_of(arrays), tmp_path / "m.npz")
-    assert saved.notes == ("numpy.load gives bfloat16 as bytes without a type; view them as ml_dtypes'",)
+    assert saved.notes == (
+        "numpy.load gives bfloat16 as bytes without a type; view them as those of ml_dtypes",
+    )
     with np.load(tmp_path / "m.npz") as found:
         assert list(found) == list(arrays)
         assert np.array_equal(found["a/b"], arrays["a/b"])
@@ -253,6 +255,33 @@ def test_flax_restores_what_was_saved_for_it(tmp_path):
     assert found["params"]["Dense_0"]["bias"].dtype == ml_dtypes.bfloat16
     assert np.array_equal(found["params"]["Dense_0"]["kernel"], arrays["params.Dense_0.kernel"])
     assert found["step"] == 7
+
+
+@pytest.mark.parametrize("source", ["live", "file", "through a file without collections"])
+@pytest.mark.parametrize("has_statistics", [False, True])
+def test_flax_restores_variables_with_their_collections(source, has_statistics, tmp_path):
+    serialization = pytest.importorskip("flax.serialization", reason="Flax reads its files")
+    nn = pytest.importorskip("flax.linen", reason="the model is one of Flax")
+    import jax
+
+    layers = [nn.Dense(4), *[nn.BatchNorm(use_running_average=False)] * has_statistics, nn.Dense(2)]
+    variables = nn.Sequential(layers).init(jax.random.key(0), np.ones((1, 3)))
+    given, out = variables, tmp_path / "out.msgpack"
+    if source != "live":
+        given = tmp_path / "in.msgpack"
+        given.write_bytes(serialization.to_bytes(variables))
+    if source.startswith("through"):
+        pt.save(given, tmp_path / "m.npz")
+        pt.save(pt.load(variables, tmp_path / "m.npz").model, out, verify=True)
+    else:
+        pt.save(given, out, verify=True)
+    restored = serialization.from_bytes(variables, out.read_bytes())
+    assert jax.tree.all(jax.tree.map(np.array_equal, restored, variables))
+    pt.save(pt.open(given)["layers_0"], tmp_path / "part.msgpack")
+    assert serialization.msgpack_restore((tmp_path / "part.msgpack").read_bytes()).keys() == {
+        "kernel",
+        "bias",
+    }
 
 
 @pytest.mark.parametrize("shape", [(1_000,), (7, 5, 11), (3, 400)])
@@ -771,3 +800,38 @@ def test_quantised_values_are_written_as_what_they_stand_for(tmp_path):
 def test_what_is_no_dtype_to_cast_to(dtype, tmp_path):
     with pytest.raises(pt.UnreadableError, match="is no floating dtype; give a name"):
         pt.save(tree_of({"w": np.ones(3)}), tmp_path / "m.pt", dtype=dtype)
+
+
+def test_what_torch_does_not_save_is_left_out(tmp_path):
+    torch = pytest.importorskip("torch", reason="buffers that are not persistent are its own")
+    net = torch.nn.Linear(2, 2)
+    net.register_buffer("positions", torch.ones(1), persistent=False)
+    net.register_buffer("scale", torch.ones(1))
+    saved = pt.save(net, tmp_path / "m.pt")
+    assert saved.notes == ("not saved with the model, left out: positions",)
+    net.load_state_dict(torch.load(tmp_path / "m.pt"))
+
+
+@pytest.mark.parametrize(("suffix", "size"), [(".npz", 70_000), (".msgpack", 300), (".gguf", 64)])
+def test_a_name_that_is_too_long_is_refused_in_a_line(suffix, size, tmp_path):
+    with pytest.raises(pt.UnsupportedError, match=r"bytes") as error:
+        pt.save(tree_of({"x" * size: np.ones(2, np.float32)}), tmp_path / f"m{suffix}")
+    assert len(str(error.value)) < 300
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_another_checkpoint_of_that_name_is_told_of(tmp_path):
+    tree = tree_of({"a": np.ones(64, np.float32), "b": np.ones(64, np.float32)})
+    path = tmp_path / "model.safetensors"
+    pt.save(tree, path)
+    notes = pt.save(tree, path, shard_size=256).notes
+    assert notes == ("beside it lies model.safetensors, which some tools read instead; remove it",)
+    notes = pt.save(tree, path, force=True).notes
+    other = "model.safetensors.index.json"
+    assert notes == (f"beside it lies {other}, which some tools read instead; remove it, and its shards",)
+    assert pt.save(tree, tmp_path / "other.safetensors").notes == ()
+
+
+@pytest.mark.parametrize("name", ["torch", "PyTorch", "pytorch"])
+def test_a_format_has_the_name_that_it_is_shown_by(name, tmp_path):
+    assert pt.save(tree_of({"a": np.ones(2)}), tmp_path / "m", format=name).format == "PyTorch"
