@@ -181,12 +181,8 @@ def check(
             table = stats(chosen, kind=KINDS, histogram=False, **how)
             seen = [row for row in table if row.kind != OTHER or row.problem is None]
             failures += _of_values(table, seen, rules, bound, target, every_kind=kinds is not None)
-            if may_be_empty:
-                pass
-            elif not any(row.size or row.problem for row in seen):
-                failures += [Failure(rule, None, _NOTHING) for rule in rules if rule in _OF_VALUES]
-            elif not any(row.problem or has_range(row, every_kind=kinds is not None) for row in seen):
-                failures += [Failure(rule, None, _NO_FLOATS) for rule in rules if rule in _OF_RANGE]
+            if not may_be_empty:
+                failures += _of_nothing(seen, rules, every_kind=kinds is not None)
         numbers, unknown = _numbers(chosen, kinds)
         failures += _of_numbers(numbers, unknown, {EXPECT: size, EXPECT_TENSORS: names})
         if {SAME_AS, FINGERPRINT} & set(rules):
@@ -207,6 +203,15 @@ def check(
     known = numbers if not unknown else {EXPECT_TENSORS: numbers[EXPECT_TENSORS]}
     counted = {rule: known[rule] for rule in rules if rule in known}
     return Check(tree.source, len(chosen), rules, tuple(failures), hashes, counted, hint)
+
+
+def _of_nothing(seen: Iterable[ParamStats], rules: tuple[str, ...], *, every_kind: bool) -> Iterator[Failure]:
+    """Yield a failure for each rule that has nothing to look at."""
+    rows = list(seen)
+    if not any(row.size or row.problem for row in rows):
+        yield from (Failure(rule, None, _NOTHING) for rule in rules if rule in _OF_VALUES)
+    elif not any(row.problem or has_range(row, every_kind=every_kind) for row in rows):
+        yield from (Failure(rule, None, _NO_FLOATS) for rule in rules if rule in _OF_RANGE)
 
 
 def _of_values(
