@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 from paratree.core.errors import UnreadableError, printable
 
 TYPE_CHECKING = False
@@ -85,6 +87,12 @@ def numpy_dtype(name: str) -> np.dtype[Any]:
         extended: np.dtype[Any] = np.dtype(getattr(ml_dtypes, name))
         return extended
     return np.dtype(name)
+
+
+@cache
+def name_of(dtype: np.dtype[Any]) -> str:
+    """Return the name of a numpy dtype, which NumPy makes anew each time it is asked."""
+    return dtype.name
 
 
 def finfo(name: str) -> Any:

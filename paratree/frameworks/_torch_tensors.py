@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING
 
 import torch
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     Values = np.ndarray[Any, Any]
 
 _NUMPY_LACKS = ("bfloat", "float8", "int4", "uint4", "int2", "uint2")
+_PLAIN = {int, slice}  # parts of an index that NumPy and we take alike
 _NO_MEMORY: tuple[tuple[Callable[[torch.Tensor], bool], str], ...] = (  # what applies, what to say
     (is_lazy, "not initialised yet; run the model once on a batch of data, net(X)"),
     (lambda t: t.is_meta, "the meta device holds no values; load a checkpoint and open it again"),
@@ -81,7 +83,10 @@ class TensorArray:
         if (problem := self.problem) is not None:
             raise UnreadableError(problem)
         if index is ...:
-            return _values(self.tensor.detach())
+            return _values(self.tensor)
+        parts = index if isinstance(index, tuple) else (index,)
+        if self.tensor.device.type == "cpu" and set(map(type, parts)) <= _PLAIN:
+            return _values(self.tensor)[(*parts, ...)]
         part, back = _part(self.tensor.detach(), index)
         return _values(part)[back]
 
@@ -101,12 +106,11 @@ def _part(tensor: torch.Tensor, index: Index) -> tuple[torch.Tensor, Index]:
 
 
 def _values(tensor: torch.Tensor) -> Values:
-    host = tensor.resolve_conj().resolve_neg().cpu()
-    name = _dtype(host)
+    name = _dtype(tensor)
     if name.startswith(_NUMPY_LACKS):
-        carried: Values = host.view(torch.int16 if host.itemsize == 2 else torch.uint8).numpy()
+        carried: Values = tensor.view(torch.int16 if tensor.itemsize == 2 else torch.uint8).numpy(force=True)
         return carried.view(numpy_dtype(name))
-    values: Values = host.numpy()
+    values: Values = tensor.numpy(force=True)
     return values
 
 
@@ -121,7 +125,12 @@ def tensor_of(values: Values, like: torch.Tensor) -> torch.Tensor:
 
 
 def _dtype(tensor: torch.Tensor) -> str:
-    return str(tensor.dtype).removeprefix("torch.")
+    return _name_of(tensor.dtype)
+
+
+@cache
+def _name_of(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def _shape(tensor: torch.Tensor) -> Shape:
@@ -134,10 +143,10 @@ def _shape(tensor: torch.Tensor) -> Shape:
 
 
 def _without_memory(tensor: torch.Tensor) -> str | None:
-    words = next((words for applies, words in _NO_MEMORY if applies(tensor)), None)
-    if words is None:
-        return None
-    return words.format(kind=type(tensor).__name__, dtype=_dtype(tensor), layout=tensor.layout)
+    for applies, words in _NO_MEMORY:
+        if applies(tensor):
+            return words.format(kind=type(tensor).__name__, dtype=_dtype(tensor), layout=tensor.layout)
+    return None
 
 
 def _is_wrapper(tensor: torch.Tensor) -> bool:
@@ -153,10 +162,11 @@ def _is_wrapper(tensor: torch.Tensor) -> bool:
 
 def _is_freed(tensor: torch.Tensor) -> bool:
     """Tell whether the memory is too small for the tensor, as FSDP leaves it: NumPy would read past it."""
-    if not tensor.numel():
+    if not (size := tensor.numel()):
         return False
-    last = sum((n - 1) * step for n, step in zip(tensor.shape, tensor.stride(), strict=True))
-    needed = (int(tensor.storage_offset()) + last + 1) * tensor.itemsize
+    if not tensor.is_contiguous():
+        size = 1 + sum((n - 1) * step for n, step in zip(tensor.shape, tensor.stride(), strict=True))
+    needed = (int(tensor.storage_offset()) + size) * tensor.itemsize
     return bool(needed > tensor.untyped_storage().nbytes())
 
 

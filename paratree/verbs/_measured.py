@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from paratree.core.dtypes import BITS
+from paratree.core.dtypes import BITS, name_of
 from paratree.verbs import _distribution as counted
 from paratree.verbs._moments import Moments, scaled
 
@@ -58,7 +58,7 @@ class Part:
 def measured(work: ModuleType, block: Block, values: Values, histogram: bool) -> Part:
     """Count the patterns of a narrow type; take moments, and counts of the upper bits, of a wide one."""
     part = Part()
-    part.dtype = values.dtype.name
+    part.dtype = name_of(values.dtype)
     if values.dtype.itemsize <= 2 and part.dtype in BITS:
         width = max(BITS[part.dtype], 8)
         patterns = values.view(f"u{width // 8}")
@@ -71,7 +71,7 @@ def measured(work: ModuleType, block: Block, values: Values, histogram: bool) ->
 def _wide(work: ModuleType, part: Part, values: Values, histogram: bool, few: bool) -> Part:
     """Measure floats of 32 or 64 bits, or what is made into them."""
     values, part.others = floats(values)
-    part.dtype = values.dtype.name
+    part.dtype = name_of(values.dtype)
     upper = np.zeros(work.UPPER, np.int64) if histogram and not few else None
     moments = _moments(work, values, upper)
     if moments is None and values.size:
