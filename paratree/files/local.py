@@ -17,6 +17,7 @@ else:
     Protocol = object
 
 HEAD = 4096
+_PAGE = 4096  # of the kernel's file cache, at least
 _MOST_AT_ONCE = 1 << 30  # preadv(2) takes less than 2 GiB at a time
 _NO_COPYING = (errno.EXDEV, errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.EPERM)  # between these files
 
@@ -117,8 +118,11 @@ class LocalFile:
             return False
         return (found.st_dev, found.st_ino) != self.key
 
-    def copy_into(self, descriptor: int, offset: int, length: int) -> bool:
-        """Append a range to another file inside the kernel; tell whether this system can.
+    def copy_inside(self, descriptor: int, offset: int, length: int) -> int:
+        """Let the kernel append a range to another file; return how much of it was copied so.
+
+        None is where this system cannot, or where the range does not lie at the same place of its pages in
+        both files: each page would be copied in two pieces, and a buffer is faster.
 
         Raises:
             CorruptFileError: the file has changed since it was opened, or the tree is closed.
@@ -126,22 +130,21 @@ class LocalFile:
         """
         if self._descriptor < 0:
             raise self._closed()
-        if not hasattr(os, "copy_file_range"):
-            return False
+        is_alike = (offset - os.lseek(descriptor, 0, os.SEEK_CUR)) % _PAGE == 0
         done = 0
-        while done < length:
+        while done < length and is_alike and hasattr(os, "copy_file_range"):
             count = min(length - done, _MOST_AT_ONCE)
             try:
                 got = os.copy_file_range(self._descriptor, descriptor, count, offset_src=offset + done)
             except OSError as error:
                 if done or error.errno not in _NO_COPYING:
                     raise
-                return False
+                break
             if got <= 0:
                 break
             done += got
-        self._look_for_change(complete=done == length)
-        return True
+        self._look_for_change(complete=True)
+        return done
 
     def _look_for_change(self, *, complete: bool) -> None:
         now = os.fstat(self._descriptor)

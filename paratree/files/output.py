@@ -25,10 +25,13 @@ if TYPE_CHECKING:
     from typing import IO, Any
 
     from paratree.core.array import LazyArray
+    from paratree.files.local import LocalFile
 
     Values = np.ndarray[Any, Any]
 
 _BLOCK = 8 << 20  # bytes
+_BUFFER = 1 << 20  # bytes that stay in the second cache of the processor
+_WORTH_A_THREAD = 3  # buffers beside the first
 _COMPLEX = {"complex64": 32, "complex128": 64}  # bits of a part
 
 
@@ -81,6 +84,7 @@ class Output:
 
     def __init__(self, file: IO[bytes], path: str, written: Callable[[int], None] | None = None) -> None:
         self.file, self.path, self.written = file, path, written
+        self._buffers: list[memoryview] = []
         self.made: list[str] = []
         self.replaced: list[str] = []
 
@@ -114,7 +118,7 @@ class Output:
     def values(self, array: LazyArray) -> None:
         """Append the values of an array in row-major order, little-endian, narrow ones packed.
 
-        The bytes of a file that are so already are copied inside the kernel.
+        The bytes of a file that are so already are copied, inside the kernel where that is faster.
 
         Raises:
             UnreadableError: the array has no values that can be read.
@@ -137,11 +141,36 @@ class Output:
             return False
         self.file.flush()
         file, offset = place
-        if not file.copy_into(self.file.fileno(), offset, array.nbytes):
-            return False
+        done = file.copy_inside(self.file.fileno(), offset, array.nbytes)
         self.file.seek(0, 2)
+        for part in self._read_ahead(file, offset + done, array.nbytes - done):
+            self.file.write(part)
         self._tell(array.nbytes)
         return True
+
+    def _read_ahead(self, file: LocalFile, offset: int, length: int) -> Iterator[memoryview]:
+        """Yield a range of a file in parts, of which one is read while the one before it is written."""
+        if not self._buffers:
+            self._buffers = [memoryview(bytearray(_BUFFER)) for _ in range(2)]
+
+        def filled(start: int) -> memoryview:
+            part = self._buffers[start // _BUFFER % 2][: length - start]
+            file.readinto(part, offset + start)
+            return part
+
+        first, *others = range(0, length, _BUFFER) or [0]
+        if len(others) < _WORTH_A_THREAD:
+            yield from map(filled, (first, *others))
+            return
+        from concurrent.futures import ThreadPoolExecutor
+
+        with ThreadPoolExecutor(1, "paratree") as reader:
+            waiting = reader.submit(filled, first)
+            for start in others:
+                part = waiting.result()
+                waiting = reader.submit(filled, start)
+                yield part
+            yield waiting.result()
 
     def _tell(self, count: int) -> None:
         if self.written is not None:

@@ -21,6 +21,7 @@ import paratree as pt
 from paratree.core.cast import rounded
 from paratree.core.dtypes import BITS, numpy_dtype
 from paratree.core.tree import Origin
+from paratree.files.local import LocalFile
 from paratree.registry import known_formats
 from paratree.verbs._sharded import bytes_of
 from tests import weights
@@ -473,11 +474,38 @@ def test_what_differs_when_it_is_read_again_is_told(tmp_path, monkeypatch):
 
 def test_the_kernel_copies_what_lies_in_a_file_as_it_will(tmp_path, monkeypatch):
     arrays = {"a": np.arange(50_000.0), "b": np.ones(7, np.int8), "c": np.arange(9, dtype=np.float32)}
-    pt.save(tree_of(arrays), tmp_path / "a.pt")
+    pt.save(tree_of(arrays), tmp_path / "a.safetensors")
     calls, real = [], os.copy_file_range
     monkeypatch.setattr(os, "copy_file_range", lambda *a, **k: calls.append(a[2]) or real(*a, **k))
-    pt.save(tmp_path / "a.pt", tmp_path / "b.safetensors", verify=True)
+    pt.save(tmp_path / "a.safetensors", tmp_path / "b.safetensors", verify=True)
     assert sum(calls) == sum(values.nbytes for values in arrays.values())
+
+
+@pytest.mark.parametrize("size", [1, 9, (1 << 20) + 5, (5 << 20) - 3])
+def test_what_lies_at_another_place_of_its_pages_goes_through_a_buffer(size, tmp_path, monkeypatch):
+    values = np.random.default_rng(size).integers(0, 255, size, np.uint8)
+    np.save(tmp_path / "a.npy", values)
+    monkeypatch.setattr(os, "lseek", lambda *_: 1)
+    monkeypatch.setattr(os, "copy_file_range", None)
+    pt.save(tmp_path / "a.npy", tmp_path / "b.safetensors")
+    np.testing.assert_array_equal(next(iter(pt.open(tmp_path / "b.safetensors").values())).value, values)
+
+
+def test_a_file_that_is_cut_while_it_is_copied_is_told(tmp_path, monkeypatch):
+    np.save(tmp_path / "a.npy", np.zeros(6 << 20, np.uint8))
+    real = LocalFile.readinto
+
+    def cut(self, view, offset):
+        if offset > 4 << 20:
+            os.truncate(tmp_path / "a.npy", 5 << 20)
+        real(self, view, offset)
+
+    tree = pt.open(tmp_path / "a.npy")
+    monkeypatch.setattr(LocalFile, "readinto", cut)
+    monkeypatch.setattr(LocalFile, "copy_inside", lambda *_: 0)
+    with pytest.raises(pt.CorruptFileError, match="has changed since it was opened"):
+        pt.save(tree, tmp_path / "b.safetensors")
+    assert not (tmp_path / "b.safetensors").exists()
 
 
 @pytest.mark.parametrize("error", [18, 22, 95, 1, 38])
@@ -485,21 +513,21 @@ def test_where_the_kernel_cannot_copy_the_bytes_are_read_and_written(error, tmp_
     def refuse(*_, **__):
         raise OSError(error, os.strerror(error))
 
-    pt.save(tree_of({"a": np.arange(50_000.0)}), tmp_path / "a.pt")
+    pt.save(tree_of({"a": np.arange(50_000.0)}), tmp_path / "a.safetensors")
     monkeypatch.setattr(os, "copy_file_range", refuse)
-    pt.save(tmp_path / "a.pt", tmp_path / "b.safetensors", verify=True)
+    pt.save(tmp_path / "a.safetensors", tmp_path / "b.safetensors", verify=True)
 
 
 def test_an_error_of_the_disk_is_one(tmp_path, monkeypatch):
     def refuse(*_, **__):
         raise OSError(28, os.strerror(28))
 
-    pt.save(tree_of({"a": np.arange(50_000.0)}), tmp_path / "a.pt")
+    pt.save(tree_of({"a": np.arange(50_000.0)}), tmp_path / "a.safetensors")
     monkeypatch.setattr(os, "copy_file_range", refuse)
     with pytest.raises(OSError, match="No space left on device") as caught:
-        pt.save(tmp_path / "a.pt", tmp_path / "b.safetensors")
+        pt.save(tmp_path / "a.safetensors", tmp_path / "b.safetensors")
     assert caught.value.filename == str(tmp_path / "b.safetensors")
-    assert [entry.name for entry in tmp_path.iterdir()] == ["a.pt"]
+    assert [entry.name for entry in tmp_path.iterdir()] == ["a.safetensors"]
 
 
 def test_progress_counts_every_byte_once(tmp_path):
