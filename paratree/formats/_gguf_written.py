@@ -9,6 +9,7 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING, Any, cast
 
+from paratree.core.cast import Cast
 from paratree.core.dtypes import BLOCKS
 from paratree.core.errors import UnsupportedError, printable
 from paratree.formats._gguf_header import MAGIC, Metadata
@@ -25,6 +26,8 @@ _LONGEST_NAME = 63  # bytes, and one for the end (ggml.h)
 _MOST_AXES = 4  # of a tensor of ggml
 _OF_PARTS = ("split.no", "split.count", "split.tensors.count")
 _ARCHITECTURE = "general.architecture"
+_FILE_TYPE = "general.file_type"
+_FILE_TYPES = {"float32": 0, "float16": 1, "bfloat16": 32}  # most values are of it: llama_ftype (llama.h)
 
 
 def write(tree: ParamTree, output: Output) -> list[str]:
@@ -33,8 +36,8 @@ def write(tree: ParamTree, output: Output) -> list[str]:
     Raises:
         UnsupportedError: a name is longer, or a tensor has more axes, than ggml holds.
     """
-    entries, left = _metadata(tree.meta)
     stored = {name: param for name, param in tree.items() if tree.tied_with(name)[0] == name}
+    entries, left = _metadata(tree.meta, _file_type(tree.meta, stored))
     alignment = (
         tree.meta.get("general.alignment", _ALIGNMENT) if isinstance(tree.meta, Metadata) else _ALIGNMENT
     )
@@ -81,13 +84,40 @@ def _padded(size: int, alignment: int) -> int:
 # Metadata
 
 
-def _metadata(meta: Any) -> tuple[list[bytes], list[str]]:
+def _file_type(meta: Any, stored: dict[str, Param]) -> Any:
+    """Return what is to be said of the dtype of most values; ``None`` if nothing that is known fits.
+
+    Which mixture of quantised types a file is, nothing but its metadata tells: that stays, until what is cast
+    is the most of it.
+    """
+    said = meta.get(_FILE_TYPE)
+    if not stored or (isinstance(meta, Metadata) and said is None):
+        return said
+    sizes = dict.fromkeys((param.dtype for param in stored.values()), 0)
+    for param in stored.values():
+        sizes[param.dtype] += param.size or 0
+    most = max(sizes, key=lambda dtype: sizes[dtype])
+    if _is_of_blocks(said) and not BLOCKS.keys().isdisjoint(sizes):
+        is_cast = any(isinstance(param.array, Cast) for param in stored.values())
+        if most in BLOCKS or not is_cast:
+            return said
+    if most == "float32" and any("float" in dtype for dtype in sizes if dtype != most):
+        return None  # 0 is said of files that have no other
+    return _FILE_TYPES.get(most)
+
+
+def _is_of_blocks(said: object) -> bool:
+    return type(said) is int and said not in _FILE_TYPES.values()
+
+
+def _metadata(meta: Any, file_type: Any) -> tuple[list[bytes], list[str]]:
     """Return the entries as they are written, and the keys of what has no type."""
     entries, left = [], []
-    for key, value in meta.items():
-        if key in _OF_PARTS:
+    for key, value in (dict(meta) | {_FILE_TYPE: file_type}).items():
+        if key in _OF_PARTS or (key == _FILE_TYPE and value is None):
             continue
-        stored = meta.stored(key) if isinstance(meta, Metadata) else None
+        is_kept = isinstance(meta, Metadata) and value is meta.get(key)
+        stored = meta.stored(key) if is_kept else None
         stored = _typed(value) if stored is None else stored
         if stored is None:
             left.append(printable(str(key)))

@@ -231,6 +231,52 @@ def test_a_gguf_file_keeps_its_blocks_and_the_types_of_its_metadata(tmp_path):
     )
 
 
+@pytest.mark.parametrize(
+    ("dtypes", "said", "cast", "name"),
+    [
+        (("float32", "float32"), 1, None, "ALL_F32"),
+        (("float32", "float16"), 0, None, "MOSTLY_F16"),
+        (("float32", "float16"), 1, "bf16", "MOSTLY_BF16"),
+        (("float32", "float32"), None, "fp16", "MOSTLY_F16"),
+        (("float32", "int32"), "1", None, None),
+        (("bfloat16", "float32"), None, None, None),  # most is float32, and not all
+        (("float32", "float64"), 0, None, None),
+        (("bfloat16", "bfloat16"), 15, None, "MOSTLY_BF16"),
+    ],
+)
+def test_gguf_says_of_which_dtype_most_values_are(dtypes, said, cast, name, tmp_path):
+    gguf = pytest.importorskip("gguf", reason="its numbers of file types")
+    small, large = (np.ones(size, numpy_dtype(dtype)) for size, dtype in zip((2, 9), dtypes, strict=True))
+    meta = {} if said is None else {"general.file_type": said}
+    pt.save(tree_of({"a": small, "b": large}, meta=meta), tmp_path / "m.gguf", dtype=cast)
+    found = gguf.GGUFReader(tmp_path / "m.gguf").get_field("general.file_type")
+    assert (found and found.contents()) == (None if name is None else gguf.LlamaFileType[name])
+
+
+def test_a_cast_of_a_gguf_file_changes_what_it_says_of_its_dtype(tmp_path):
+    gguf = pytest.importorskip("gguf", reason="it decodes, and reads the file")
+    writer = gguf.GGUFWriter(tmp_path / "q.gguf", "phi2")
+    writer.add_file_type(gguf.LlamaFileType.MOSTLY_Q4_1)
+    for name in ("blk.0.a.weight", "blk.0.b.weight", "blk.0.c.weight"):
+        blocks = gguf.quantize(np.ones((2, 32), np.float32), gguf.GGMLQuantizationType.Q4_1)
+        writer.add_tensor(name, blocks, raw_dtype=gguf.GGMLQuantizationType.Q4_1)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    tree, out = pt.open(tmp_path / "q.gguf"), tmp_path / "m.gguf"
+    for changed, number in (
+        (tree, 3),
+        (tree.cast("fp32", "**.a.*"), 3),
+        (tree.cast("fp16", "**.{a,b}.*"), 1),
+        (tree.cast("bf16"), 32),
+        (tree.drop("**.{b,c}.*").cast("fp64"), None),
+    ):
+        pt.save(changed, out, force=True)
+        assert pt.open(out).meta.get("general.file_type") == number
+        assert next(iter(pt.open(out).meta)) == "general.architecture"
+
+
 def test_gguf_has_one_tie_only(tmp_path):
     w, meta = np.ones((2, 3), np.float32), {"general.architecture": "llama"}
     for name, architecture in (("output.weight", "phi2"), ("other.weight", "llama")):
