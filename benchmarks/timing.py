@@ -53,6 +53,7 @@ class Row(NamedTuple):
     other: Side
     bar: float
     faster: bool = False
+    before: Callable[[], object] | None = None  # called before each side, not timed
 
 
 def timed(side: Side) -> Run:
@@ -66,13 +67,19 @@ def timed(side: Side) -> Run:
 
 def measured(row: Row, rounds: int) -> tuple[str, bool, Run]:
     """Run both sides in turn, once to warm up; return the line, if the bar is kept, and our median."""
-    pairs = [(timed(row.ours), timed(row.other)) for _ in range(rounds + 1)][1:]
+    pairs = [(_prepared(row, row.ours), _prepared(row, row.other)) for _ in range(rounds + 1)][1:]
     ours, other = (_median([pair[side] for pair in pairs]) for side in (0, 1))
     ratio = other.seconds / ours.seconds if row.faster else ours.seconds / other.seconds
     text, bar = ("{:.3g}x faster", "≥ {:g}x") if row.faster else ("{:.3g}x", "≤ {:g}x")
     times = f"{ours.seconds * 1e3:.1f} ms | {other.seconds * 1e3:.1f} ms"
     passed = ratio >= row.bar if row.faster else ratio <= row.bar
     return line(row.title, times, text.format(ratio), bar.format(row.bar), passed=passed), passed, ours
+
+
+def _prepared(row: Row, side: Side) -> Run:
+    if row.before is not None:
+        row.before()
+    return timed(side)
 
 
 def _median(runs: list[Run]) -> Run:

@@ -21,7 +21,7 @@ else:
 
 
 _MOST_AXES_BEFORE_2 = 32
-_STRIP = 64  # values
+_STRIP = 8  # values: of rows a power of two apart the first cache holds no more lines than its ways
 
 
 class Storage:
