@@ -205,7 +205,7 @@ _OF_START = (  # place, bytes there, and the formats that have them: the next to
     (8, b"{", ("safetensors",)),
     (257, b"ustar", ("torch_tar",)),
 )
-_OF_SUFFIX = {  # suffix -> the format asked first, so that the others need not be imported
+_OF_SUFFIX = {  # suffix -> the format that is asked, or written, first: the others need not be imported
     "bin": "torch", "ckpt": "torch", "eqx": "equinox", "gguf": "gguf", "h5": "keras", "hdf5": "keras",
     "index": "tensorflow", "pb": "tensorflow",
     "jit": "torch", "keras": "keras", "onnx": "onnx",
@@ -273,6 +273,9 @@ def format_to_write(path: str, name: str | None = None) -> Format:
     Raises:
         UnsupportedError: there is none that is written.
     """
+    first = _OF_SUFFIX.get(path.rpartition(".")[2])
+    if name is None and first is not None and _writes(module := _built_in("formats", first), path):
+        return module  # type: ignore[no-any-return]
     every = {key: module for key, module in known_formats().items() if module.WRITES}
     if name is not None:
         known = {module.NAME.casefold(): module for module in every.values()} | every
@@ -287,6 +290,10 @@ def format_to_write(path: str, name: str | None = None) -> Format:
             f"{printable(path)}: its suffix is of no format that is written; name one: {', '.join(every)}"
         )
     return suffixes[max(fitting, key=len)]
+
+
+def _writes(module: Format, path: str) -> bool:
+    return bool(module.WRITES) and module.MAKES != "folder" and path.endswith(module.SUFFIXES)
 
 
 def find_framework(source: object) -> Framework:
