@@ -108,6 +108,12 @@ def test_a_selection_that_fits_nothing_is_trouble(file, tmp_path):
     assert not any(tmp_path.iterdir())
 
 
+def test_each_pattern_of_a_selection_fits_something(file, tmp_path):
+    done = run("convert", file, tmp_path / "m.pt", "--select", "layers.**", "--select", "embde.*")
+    assert (done.returncode, "nothing fits 'embde.*'; did you mean 'embed.*'?" in done.stderr) == (2, True)
+    assert not any(tmp_path.iterdir())
+
+
 def names(path):
     with pt.open(path) as tree:
         return {name: param.dtype for name, param in tree.items()}
@@ -136,8 +142,17 @@ def test_untied_names_have_values_of_their_own(file, tmp_path):
 @pytest.mark.parametrize(
     ("option", "value", "fact"),
     [
-        ("--drop", "nope.**", "nothing fits 'nope.**'"),
+        ("--drop", "nope.**", "nothing fits 'nope.**'; 'paratree show --all' lists every name"),
+        ("--drop", "layer.*.**", "nothing fits 'layer.*.**'; did you mean 'layers.*.**'?"),
+        ("--drop", "embed.wieght", "no parameter 'embed.wieght'; did you mean 'embed.weight'"),
         ("--cast", "nope.**=bf16", "nothing fits 'nope.**'"),
+        ("--cast", "embde.*=bf16", "nothing fits 'embde.*'; did you mean 'embed.*'?"),
+        ("--select", "embde.*", "nothing fits 'embde.*'; did you mean 'embed.*'?"),
+        (
+            "--rename",
+            "embde.*=x.*",
+            "nothing fits 'embde.*', which is to be renamed; did you mean 'embed.*'?",
+        ),
         ("--cast", "**=int8", "'int8' is no floating dtype"),
         ("--cast", "bf16", "'bf16' is no P=D, as '**.weight=bf16'"),
         ("--strip-prefix", "module.", "no name begins with 'module.'"),

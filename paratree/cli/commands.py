@@ -221,9 +221,11 @@ def run_convert(options: argparse.Namespace) -> int:
 
 
 def _changed(tree: ParamTree, options: argparse.Namespace) -> ParamTree:
-    """Return what is to be written: patterns are of the names of the source, and prefixes come last."""
+    """Return what is to be written: each pattern fits names of the source, and prefixes come last."""
     from paratree.verbs.reading import selected
 
+    for pattern in options.select or ():
+        selected(tree, pattern)
     tree = selected(tree, options.select, options.kind)
     for pattern in options.drop or ():
         tree = tree.drop(pattern)

@@ -45,11 +45,14 @@ def renaming(tree: ParamTree, rename: Rename | None) -> Callable[[str], str]:
 
 
 def _fits_nothing(tree: ParamTree, pattern: str | re.Pattern[str]) -> NoSuchParamError:
+    from paratree.core.unmatched import nearest
+
     text = pattern if isinstance(pattern, str) else pattern.pattern
     if isinstance(pattern, str) and not _WILDCARD.search(pattern):
         return NoSuchParamError(text, tree, tree.source)
     fact = f"nothing fits '{printable(text)}', which is to be renamed"
-    return NoSuchParamError(text, tree, tree.source, message=f"{printable(tree.source)}: {fact}")
+    hint = nearest(tree, pattern) if isinstance(pattern, str) else ""
+    return NoSuchParamError(text, tree, tree.source, message=f"{printable(tree.source)}: {fact}{hint}")
 
 
 def rules_of(rename: Mapping[Any, str]) -> list[Rule]:

@@ -88,7 +88,7 @@ def _glob(pattern: str) -> re.Pattern[str]:
     ``{a,b}`` and ``{0..11}`` are alternatives, so that a folded row of ``show`` selects what it stands for.
     """
     pieces: list[str] = []
-    segments = _segments(pattern)
+    segments = segments_of(pattern)
     for i, segment in enumerate(segments):
         last = i == len(segments) - 1
         if segment == "**":
@@ -101,7 +101,7 @@ def _glob(pattern: str) -> re.Pattern[str]:
     return re.compile("".join(pieces), re.DOTALL)
 
 
-def _segments(pattern: str) -> list[str]:
+def segments_of(pattern: str) -> list[str]:
     """Split at the dots (or slashes) that are not inside braces or brackets."""
     start, segments = 0, []
     for found in _BREAK.finditer(pattern):

@@ -147,8 +147,11 @@ def _chosen(tree: ParamTree, pattern: Selector) -> Mapping[str, Param]:
     fits = tests_of(pattern, role=None, kind=None, dtype=None, ndim=None)
     found = {name: param for name, param in tree.items() if fits(name, param)}
     if not found:
-        text = f"'{printable(pattern)}'" if isinstance(pattern, str) else "the selector"
-        raise NoSuchParamError(
-            text, tree, tree.source, message=f"{printable(tree.source)}: nothing fits {text}"
-        )
+        from paratree.core.unmatched import unmatched
+
+        text = pattern if isinstance(pattern, str) else "the selector"
+        message = f"{printable(tree.source)}: nothing fits {text}"
+        if isinstance(pattern, str):
+            message = unmatched(tree, pattern)
+        raise NoSuchParamError(text, tree, tree.source, message=message)
     return found

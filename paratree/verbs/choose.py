@@ -93,7 +93,7 @@ def _nothing(tree: ParamTree, selector: Selector, others: Iterable[Param], kind:
     if kinds := ", ".join(dict.fromkeys(param.kind for param in others)):
         message = f"{printable(tree.source)}: '{name}' chooses no {kind}, only: {kinds}"
     elif isinstance(selector, str):
-        from paratree.verbs.show import unmatched
+        from paratree.core.unmatched import unmatched
 
         message = unmatched(tree, selector)
     else:

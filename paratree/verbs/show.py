@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from paratree.core.errors import NoSuchParamError, printable
+from paratree.core.errors import printable
 from paratree.core.names import BUFFER, KINDS, PARAMETER, natural
 from paratree.verbs.fold import Folded, fold, split_all
 from paratree.verbs.listing import Listing, Row, reason_of
@@ -127,18 +127,9 @@ def nothing_fits(tree: ParamTree, select: Selector | None, kind: str | Iterable[
     )
     if not all(isinstance(pattern, str) for pattern in patterns) or not patterns:
         return f"{printable(tree.source)}: nothing fits the selection"
+    from paratree.core.unmatched import unmatched
+
     return "; ".join(unmatched(tree, pattern) for pattern in patterns)
-
-
-def unmatched(tree: ParamTree, pattern: str) -> str:
-    """Say that a pattern fits nothing, and which one would."""
-    if "*" in pattern:
-        where = f"{printable(tree.source)}: nothing fits '{printable(pattern)}'"
-        for wider in (f"**.{pattern.lstrip('*.')}", f"{pattern}.**", f"**.*{pattern.lstrip('*.')}"):
-            if tree.select(wider):
-                return f"{where}; did you mean '{printable(wider)}'? ('*' ends at a dot, '**' does not)"
-        return f"{where}; 'paratree show --all' lists every name"
-    return str(NoSuchParamError(pattern, tree, tree.source))
 
 
 # Rows

@@ -80,8 +80,17 @@ def test_a_subtree_is_renamed_by_its_own_names(tree):
 def test_drop(tree):
     assert list(tree.drop("**.bias")) == ["model.embed.weight", "model.0.attn.weight", "head.weight"]
     assert list(tree.drop(["model.**"])) == ["head.weight"]
-    with pytest.raises(NoSuchParamError, match=re.escape("net: nothing fits 'x.**'")):
-        tree.drop("x.**")
+    for pattern, message in {
+        "x.**": "net: nothing fits 'x.**'; 'paratree show --all' lists every name",
+        "*.bias": "net: nothing fits '*.bias'; did you mean '**.bias'? ('*' ends at a dot, '**' does not)",
+        "mdoel.*.{attn,mlp}.**": "; did you mean 'model.*.{attn,mlp}.**'?",
+        "**.wieght": "; did you mean '**.weight'?",
+        "mdoel.?": "; did you mean 'model.?.**'?",
+        "mdoel.*.other": "nothing fits 'mdoel.*.other'; 'paratree show --all'",
+        "head.wieght": "net: no parameter 'head.wieght'; did you mean 'head.weight'?",
+    }.items():
+        with pytest.raises(NoSuchParamError, match=re.escape(message)):
+            tree.drop(pattern)
     with pytest.raises(MismatchError, match="net: nothing would be left; drop less"):
         tree.drop("**")
     with pytest.raises(NoSuchParamError, match="net: nothing fits the selector"):
@@ -105,7 +114,7 @@ def test_what_is_tied_is_cast_together():
 def test_a_cast_needs_a_floating_dtype_and_something_that_fits(tree):
     with pytest.raises(UnreadableError, match="'int8' is no floating dtype"):
         tree.cast("int8")
-    with pytest.raises(NoSuchParamError, match="nothing fits 'x'"):
+    with pytest.raises(NoSuchParamError, match="no parameter 'x'"):
         tree.cast("fp16", "x")
 
 
