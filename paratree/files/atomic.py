@@ -32,6 +32,7 @@ _NEW_MODE = 0o666  # less the umask
 _NEW_FOLDER_MODE, _OWNERS_MODE = 0o777, 0o700
 _PREFIX, _SUFFIX = ".paratree-", ".tmp"
 _OURS = re.compile(r"\.paratree-[0-9a-f]{16}\.tmp")
+_ENDING = (signal.SIGTERM, signal.SIGHUP)
 _YOUNG = 60  # seconds: a file that a writer may have made and not locked yet
 
 
@@ -42,7 +43,7 @@ def replacing(
     """Give a file to write; when the block ends without an error, it takes the place of ``path``.
 
     A symbolic link stays, and what it points to is replaced. Permissions of an existing file are kept.
-    After an error, an interrupt or SIGTERM nothing is left of the new file.
+    After an error, an interrupt, SIGTERM or SIGHUP nothing is left of the new file.
 
     Args:
         path: where the file shall be.
@@ -64,7 +65,7 @@ def replacing(
     old = _existing(target, force)
     _remove_leftovers(target.parent)
     new = _temporary(target)
-    with _terminated_as_exit():
+    with ended_in_order():
         try:
             try:
                 descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _NEW_MODE)
@@ -119,8 +120,8 @@ def replacing_folder(
     A folder that is there is exchanged for the new one in one step and then removed with all that is in it.
     What may be removed is for the caller to say; where the system cannot exchange two folders, none is
     replaced. An empty folder counts as none. A symbolic link stays, and what it points to is replaced; owner
-    and permissions of an existing folder are kept. After an error, an interrupt or SIGTERM nothing is left of
-    the new folder.
+    and permissions of an existing folder are kept. After an error, an interrupt, SIGTERM or SIGHUP nothing is
+    left of the new folder.
 
     Args:
         path: where the folder shall be.
@@ -143,7 +144,7 @@ def replacing_folder(
     old = _existing_folder(target, replaceable)
     _remove_leftovers(target.parent)
     new = _temporary(target)
-    with _terminated_as_exit():
+    with ended_in_order():
         try:
             _make_folder(new, path)
             if old is not None and any(target.iterdir()):
@@ -337,21 +338,24 @@ def _sync_name(target: Path) -> None:
 
 
 @contextmanager
-def _terminated_as_exit() -> Iterator[None]:
-    """Turn SIGTERM into SystemExit, so that the file is removed; a handler of the program is left alone."""
-    ours = (
-        threading.current_thread() is threading.main_thread()
-        and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
-    )
-    if not ours:
-        yield
-        return
-    signal.signal(signal.SIGTERM, _exit)
+def ended_in_order() -> Iterator[None]:
+    """Turn SIGTERM and SIGHUP into SystemExit, so that what is half done is removed.
+
+    What the program handles or ignores (nohup) is left alone. When one came, others are ignored until the end
+    of the block: a terminal that closes sends SIGHUP twice, as does the shell in it.
+    """
+    is_main = threading.current_thread() is threading.main_thread()
+    ours = [number for number in _ENDING if is_main and signal.getsignal(number) is signal.SIG_DFL]
+
+    def end(number: int, frame: FrameType | None) -> NoReturn:
+        for other in ours:
+            signal.signal(other, signal.SIG_IGN)
+        raise SystemExit(128 + number)
+
+    for number in ours:
+        signal.signal(number, end)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-
-
-def _exit(number: int, frame: FrameType | None) -> NoReturn:
-    raise SystemExit(128 + number)
+        for number in ours:
+            signal.signal(number, signal.SIG_DFL)

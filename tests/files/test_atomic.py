@@ -202,7 +202,8 @@ with replacing(sys.argv[1], force=True) as file:
 
 
 @pytest.mark.parametrize(
-    ("number", "codes"), [(signal.SIGTERM, {143}), (signal.SIGINT, {130, -signal.SIGINT})]
+    ("number", "codes"),
+    [(signal.SIGTERM, {143}), (signal.SIGHUP, {129}), (signal.SIGINT, {130, -signal.SIGINT})],
 )
 def test_a_signal_leaves_the_old_file_and_nothing_else(number, codes, tmp_path):
     path = tmp_path / "w"
@@ -218,9 +219,42 @@ def test_a_signal_leaves_the_old_file_and_nothing_else(number, codes, tmp_path):
     assert entries(tmp_path) == ["w"]
 
 
+HUNG_UP_TWICE = """
+import os, signal, sys
+from paratree.files.atomic import replacing
+with replacing(sys.argv[1]) as file:
+    try:
+        os.kill(os.getpid(), signal.SIGHUP)
+    finally:
+        os.kill(os.getpid(), signal.SIGHUP)
+        print("went on", flush=True)
+"""
+
+
+def test_a_second_signal_does_not_stop_the_removal(tmp_path):
+    done = subprocess.run([sys.executable, "-c", HUNG_UP_TWICE, tmp_path / "w"], capture_output=True)
+    assert (done.returncode, done.stdout) == (129, b"went on\n")
+    assert entries(tmp_path) == []
+
+
+NOHUP = """
+import os, signal, sys
+signal.signal(signal.SIGHUP, signal.SIG_IGN)
+from paratree.files.atomic import replacing
+with replacing(sys.argv[1]) as file:
+    os.kill(os.getpid(), signal.SIGHUP)
+    file.write(b"whole")
+"""
+
+
+def test_what_is_ignored_stays_so(tmp_path):
+    subprocess.run([sys.executable, "-c", NOHUP, tmp_path / "w"], check=True)
+    assert (tmp_path / "w").read_bytes() == b"whole"
+
+
 def test_handlers_are_put_back_and_others_left_alone(tmp_path):
     write(tmp_path / "a")
-    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    assert signal.getsignal(signal.SIGTERM) is signal.getsignal(signal.SIGHUP) is signal.SIG_DFL
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     try:
         with replacing(tmp_path / "b") as file:
@@ -480,7 +514,8 @@ with replacing_folder(sys.argv[1], replaceable=str) as folder:
 
 
 @pytest.mark.parametrize(
-    ("number", "codes"), [(signal.SIGTERM, {143}), (signal.SIGINT, {130, -signal.SIGINT})]
+    ("number", "codes"),
+    [(signal.SIGTERM, {143}), (signal.SIGHUP, {129}), (signal.SIGINT, {130, -signal.SIGINT})],
 )
 def test_a_signal_leaves_the_old_folder_and_nothing_else(number, codes, tmp_path):
     path = old_folder(tmp_path / "f")
