@@ -293,10 +293,15 @@ def test_formats():
         "LAZY",
         "TIES",
         "WRITES",
+        "AS",
         "NEEDS",
     ]
     assert "safetensors" in {one["name"] for one in json.loads(run("formats", "--json").stdout)["formats"]}
     assert ".safetensors.index.json" in run("formats", env={"FORCE_COLOR": "1"}).stdout
+
+
+def test_the_help_of_convert_says_where_the_names_of_formats_are():
+    assert "see 'paratree formats', WRITES AS" in " ".join(run("convert", "--help").stdout.split())
 
 
 def test_help_opens_with_sample_commands():

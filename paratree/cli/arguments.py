@@ -150,7 +150,11 @@ def fill_convert(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     output = add("output", metavar="OUT", help="the file to write; its suffix tells the format")
     output.complete = _FILE  # type: ignore[attr-defined]
-    add("--format", metavar="F", help="name of the format, as safetensors, where the suffix does not tell")
+    add(
+        "--format",
+        metavar="F",
+        help="the format, where the suffix does not tell: see 'paratree formats', WRITES AS",
+    )
     _add_selection(parser)
     add("--drop", metavar="P", action="append", type=_selector, help="leave out what fits; repeatable")
     add("--dtype", metavar="D", help="cast floating values, as to bf16: to nearest, ties to even")

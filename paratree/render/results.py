@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from paratree.verbs.get import Values
     from paratree.verbs.ties import TiedGroup, Ties
 
-FORMAT_HEADS = ("NAME", "SUFFIXES", "READS", "LAZY", "TIES", "WRITES", "NEEDS")
+FORMAT_HEADS = ("NAME", "SUFFIXES", "READS", "LAZY", "TIES", "WRITES AS", "NEEDS")
 
 
 def values(found: Values, *, width: int = 80) -> list[str]:
@@ -68,7 +68,7 @@ def formats(found: Sequence[FormatFacts]) -> list[str]:
 
 def format_cells(facts: FormatFacts) -> tuple[str, ...]:
     """Return the texts of a format, one for each of :data:`FORMAT_HEADS`."""
-    writes, needs = "yes" if facts.writes else "no", facts.extra or "-"
+    writes, needs = facts.option or ("yes" if facts.writes else "no"), facts.extra or "-"
     suffixes = " ".join(facts.suffixes) or "a folder"
     cells = (facts.name, suffixes, facts.reads, facts.lazy, facts.ties, writes, needs)
     return tuple(map(printable, cells))

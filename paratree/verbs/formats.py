@@ -19,6 +19,7 @@ class FormatFacts:
         ties: how the format records ties.
         writes: whether paratree writes it.
         extra: the extra of ``pip install 'paratree[…]'`` that it needs, or ``None``.
+        option: what ``--format``, or ``format=`` of ``save``, calls it; ``None`` if it is only read.
     """
 
     name: str
@@ -28,6 +29,7 @@ class FormatFacts:
     ties: str
     writes: bool = False
     extra: str | None = None
+    option: str | None = None
 
 
 def formats() -> tuple[FormatFacts, ...]:
@@ -46,7 +48,8 @@ def formats() -> tuple[FormatFacts, ...]:
             module.TIES,
             bool(module.WRITES),
             module.EXTRA,
+            key if module.WRITES else None,
         )
-        for module in known_formats().values()
+        for key, module in known_formats().items()
     )
     return tuple(sorted(known, key=lambda facts: facts.name.casefold()))

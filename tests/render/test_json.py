@@ -201,6 +201,7 @@ def test_ties_and_formats():
     found = {one["name"]: one for one in parsed(json.formats(formats()))["formats"]}
     assert found["safetensors"]["suffixes"] == [".safetensors", ".safetensors.index.json"]
     assert (found["safetensors"]["writes"], found["Paddle"]["writes"]) == (True, False)
+    assert (found["Flax msgpack"]["option"], found["Paddle"]["option"]) == ("flax", None)
 
 
 def values_of(values, dtype=None):

@@ -169,18 +169,18 @@ def test_formats(width):
 
 def test_a_format_in_the_table():
     facts = FormatFacts(
-        "Some", (".some", ".other"), "all of it", "yes; in blocks", "no: written twice", extra="x"
+        "Some", (".some", ".other"), "all of it", "yes; in blocks", "no: written twice", True, "x", "so"
     )
     plain = FormatFacts("Other format", (), "a part", "yes", "hard links")
     console = Console(width=60, color_system=None, file=io.StringIO())
     with console.capture() as captured:
         console.print(formats([facts, plain]))
     assert [line.rstrip() for line in captured.get().splitlines()] == [
-        "NAME          SUFFIXES      LAZY  TIES  WRITES  NEEDS",
-        "Some          .some .other  yes   no    no      x",
+        "NAME          SUFFIXES      LAZY  TIES  WRITES AS  NEEDS",
+        "Some          .some .other  yes   no    so         x",
         "              all of it · lazy: in blocks · ties: written",
         "              twice",
-        "Other format  a folder      yes   yes   no      -",
+        "Other format  a folder      yes   yes   no         -",
         "              a part · ties: hard links",
     ]
 

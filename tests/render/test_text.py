@@ -173,10 +173,10 @@ def test_ties():
 
 def test_formats():
     head, *rows = results.formats(formats())
-    assert head.split() == ["NAME", "SUFFIXES", "READS", "LAZY", "TIES", "WRITES", "NEEDS"]
+    assert head.split() == ["NAME", "SUFFIXES", "READS", "LAZY", "TIES", "WRITES", "AS", "NEEDS"]
     safetensors = next(row for row in rows if row.startswith("safetensors"))
     assert ".safetensors .safetensors.index.json" in safetensors
-    assert safetensors.split()[-2:] == ["yes", "-"]
+    assert safetensors.split()[-2:] == ["safetensors", "-"]
     assert next(row for row in rows if row.startswith("Paddle")).split()[-2:] == ["no", "-"]
 
 

@@ -1,6 +1,6 @@
 """Tied groups and what they save; the table of formats."""
 
-from paratree.registry import known_formats
+from paratree.registry import format_to_write, known_formats
 from paratree.verbs.formats import formats
 from paratree.verbs.ties import ties
 from tests.verbs.trees import listed, transformer, tree_of
@@ -36,5 +36,8 @@ def test_every_format_is_listed_with_its_facts():
         "Flax msgpack", "GGUF", "Keras", "MXNet params", "NumPy", "ONNX", "Orbax", "PyTorch", "PyTorch DCP",
         "TensorFlow", "safetensors",
     }  # fmt: skip
+    assert {name for name, facts in found.items() if facts.option} == written
+    for facts in found.values():
+        assert facts.option is None or facts.name == format_to_write("m", facts.option).NAME
     extras = {name: facts.extra for name, facts in found.items() if facts.extra}
     assert extras == {"GGUF": "gguf", "Orbax": "orbax"}
