@@ -103,7 +103,7 @@ def _both(texts: list[str | None]) -> str:
 
 def foot(found: Loaded) -> list[str]:
     """Return what else one should know: ties that the model has not, what was left out."""
-    text = []
+    text = [*found.notes]
     for tie in found.ties:
         names = " = ".join(map(printable, tie.names))
         text.append(f"tied in the source only: {names}; each has its value in the model, apart from now on")
@@ -161,5 +161,6 @@ def as_json(found: Loaded) -> str:
         "groups": [asdict(group) for group in found.groups],
         "ties": [tie.names for tie in found.ties],
         "hidden": dict(found.hidden),
+        "notes": found.notes,
     }
     return document(fields, "rows", [json.dumps(plain(row)) for row in found.to_dicts()])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from paratree.core.errors import MissingPackageError, UnreadableError
@@ -11,18 +12,21 @@ from paratree.verbs._pairs import Pair, is_equal, is_equal_as, is_same, native
 from paratree.verbs.reading import flat
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
     from typing import Any
 
     import numpy as np
 
     from paratree.core.param import Param
+    from paratree.core.tree import ParamTree
 
     Axes = tuple[int, ...]
     Values = np.ndarray[Any, Any]
 
 _CORNER = 4
 _SPACE = {2: (), 3: ("length",), 4: ("height", "width"), 5: ("depth", "height", "width")}
+_TURNED = ({"Flax", "PyTorch"}, {"Orbax", "PyTorch"})
+_TRANSPOSED = re.compile(r"conv\w*transpose|transposed?_?conv|deconv", re.IGNORECASE)
 
 
 def axes_between(a: Param, b: Param, turned: bool | None = None) -> Axes | None:
@@ -42,11 +46,30 @@ def axes_between(a: Param, b: Param, turned: bool | None = None) -> Axes | None:
     return None if turned is False or _lies_alike(a, b) else axes
 
 
-def are_turned(pairs: Iterable[tuple[Param, Param]]) -> bool | None:
-    """Tell whether a ``kernel`` has the axes of the ``weight`` that it is paired with in another order.
+def are_turned(
+    pairs: Iterable[tuple[Param, Param]], trees: Sequence[ParamTree], model: ParamTree | None
+) -> bool | None:
+    """Tell whether kernels have the axes of the weights that they are paired with in another order.
 
-    Pairs tell whose shapes fit in one of the two orders only; ``None`` if there is none.
+    In Flax's models they have. Else pairs tell whose shapes fit in one of the two orders only; where there is
+    none, they have beside a model, and in a file of Flax or Orbax beside one of PyTorch.
+
+    Args:
+        pairs: parameters of the two sources.
+        trees: the two sources.
+        model: which of them is a live model that the other is for, if one is.
+
+    Returns:
+        ``None`` if nothing tells.
     """
+    found = _seen_turned(pairs)
+    if model is not None:
+        return True if found is None else found or model.immutable
+    makers = {tree.format.split(" ")[0] for tree in trees}
+    return True if found is None and makers in _TURNED else found
+
+
+def _seen_turned(pairs: Iterable[tuple[Param, Param]]) -> bool | None:
     seen = {
         fit(a, b, axes)
         for a, b in pairs
@@ -88,7 +111,50 @@ def _usual_layout(param: Param, other: Param) -> list[str] | None:
     words, space = (last_segment(param.name), last_segment(other.name)), _SPACE.get(len(param.shape))
     if space is None or sorted(words) != ["kernel", "weight"]:
         return None
-    return ["out", "in", *space] if words[0] == "weight" else [*space, "in", "out"]
+    weight, kernel = ("in", "out"), ("out", "in")
+    if not _is_layout_of_transposed(other):
+        weight, kernel = kernel, weight
+    return [*weight, *space] if words[0] == "weight" else [*space, *kernel]
+
+
+# Transposed convolutions
+
+
+def is_transposed(a: Param, b: Param) -> bool:
+    """Tell whether two parameters are of a transposed convolution, by a layout that is known or by a name."""
+    named = any(_TRANSPOSED.search(param.name) for param in (a, b)) and len(a.shape) > 2
+    return named or any(map(_is_layout_of_transposed, (a, b)))
+
+
+def _is_layout_of_transposed(param: Param) -> bool:
+    """Tell it of PyTorch's and Gluon's, and of Keras's; Flax's own is that of its other convolutions."""
+    words = (param.layout or "").split()
+    return len(words) > 2 and (words[:2] == ["in", "out"] or words[-2:] == ["out", "in"])
+
+
+def other_order(a: Param, b: Param) -> Axes | None:
+    """Return the order of the axes of ``b`` with its channels in and out exchanged, where that fits, too.
+
+    A kernel of three axes or more may then be meant so: Flax lays out a transposed convolution as any other,
+    and PyTorch, Gluon and Keras do not. ``None`` if both layouts are known.
+    """
+    axes, first = _named_axes(a, b), _usual_layout(a, b)
+    if axes is None or first is None or len(axes) < 3 or None not in (a.layout, b.layout):
+        return None
+    other = list(axes)
+    one, two = first.index("in"), first.index("out")
+    other[one], other[two] = axes[two], axes[one]
+    return tuple(other) if fit(a, b, tuple(other)) else None
+
+
+def is_flipped(a: Param, b: Param) -> bool:
+    """Tell whether one is of a transposed convolution and laid out as such, and the other, too, is as none.
+
+    Flax and Equinox apply such a kernel as it is, the others mirrored in space.
+    """
+    if a.layout is None or b.layout is None or sorted(a.layout.split()) != sorted(b.layout.split()):
+        return False
+    return _is_layout_of_transposed(a) != _is_layout_of_transposed(b)
 
 
 # By the values
@@ -125,7 +191,8 @@ def _orders(ndim: int) -> tuple[Axes, ...]:
         return ()
     space = tuple(range(2, ndim))
     to_front, to_back = (ndim - 1, ndim - 2, *range(ndim - 2)), (*space, 1, 0)
-    return tuple(dict.fromkeys((tuple(range(ndim))[::-1], to_front, to_back)))
+    exchanged = ((ndim - 2, ndim - 1, *range(ndim - 2)), (*space, 0, 1))
+    return tuple(dict.fromkeys((tuple(range(ndim))[::-1], to_front, to_back, *exchanged)))
 
 
 def is_same_in_order(a: Param, b: Param) -> bool:

@@ -93,6 +93,7 @@ class Loaded:
         ties: names that are tied in the source and have values of their own in the model.
         hidden: kinds of the source that were left out, as optimizer state, with how many names have each.
         applied: whether the model has been given what fits; not so in the report of an error.
+        notes: what was taken for granted, a sentence each.
     """
 
     model: Any
@@ -103,6 +104,7 @@ class Loaded:
     ties: tuple[TieChange, ...] = ()
     hidden: tuple[tuple[str, int], ...] = ()
     applied: bool = True
+    notes: tuple[str, ...] = ()
 
     def __iter__(self) -> Iterator[ParamLoad]:
         return iter(self.rows)

@@ -9,7 +9,8 @@ import numpy as np
 from paratree.core.cast import rounded
 from paratree.core.dtypes import BITS, numpy_dtype
 from paratree.core.errors import MissingPackageError, UnreadableError, printable
-from paratree.verbs._axes import axes_between, fit
+from paratree.core.names import last_segment
+from paratree.verbs._axes import axes_between, fit, is_flipped, is_transposed, other_order
 from paratree.verbs._load_report import CAST, EXACT, REFUSED, SHAPE, fact_and_advice
 from paratree.verbs._pairs import is_equal, native
 from paratree.verbs.reading import flat
@@ -19,11 +20,15 @@ if TYPE_CHECKING:
     from typing import Any
 
     from paratree.core.param import Param
+    from paratree.verbs._axes import Axes
 
     Values = np.ndarray[Any, Any]
 
 _AT_ONCE = 1 << 20  # values that are compared with their cast at once
 _LEFT = "strict=False leaves it as it is"
+_AS_IS = (
+    "Flax and Equinox apply the kernel of a transposed convolution as it is, the others mirrored in space"
+)
 
 
 class Taken(NamedTuple):
@@ -84,6 +89,8 @@ def _from(param: Param, source: Param, how: How) -> Taken:
         fact, advice = fact_and_advice(problem)
         return Taken(REFUSED, problem=fact, fix=advice)
     axes = axes_between(param, source, how.turned)
+    if (found := _of_transposed(param, source, axes)) is not None:
+        return found
     if not fit(param, source, axes):
         return Taken(SHAPE)
     if axes is not None and any("gates" in (one.layout or "").split() for one in (param, source)):
@@ -99,6 +106,31 @@ def _from(param: Param, source: Param, how: How) -> Taken:
     values = values if axes is None else values.transpose(axes)
     made = np.array(values, order="C") if how.copied else np.asarray(values, order="C")
     return _cast(made, param, source.dtype)._replace(axes=axes)
+
+
+def _of_transposed(param: Param, source: Param, axes: Axes | None) -> Taken | None:
+    """Refuse the kernel of a transposed convolution that may be meant in two ways, or has to be mirrored."""
+    other = other_order(param, source) if is_transposed(param, source) else None
+    if other is not None and fit(param, source, axes):
+        if axes is None:  # in order, as the other kernels of the two sources are
+            return None
+        problem = "of a transposed convolution of as many channels in as out, whose axes may be in two orders"
+        one = f"value.transpose{axes} between PyTorch, Gluon and Keras"
+        two = f"value.transpose{_mirrored(param, other)} if one is of Flax or Equinox"
+        return Taken(REFUSED, problem=problem, fix=f"choose one with pt.update: {one}, {two}; {_LEFT}")
+    if other is None and (axes is None or not is_flipped(param, source)):
+        return None
+    order = other or axes or ()
+    fix = f"pt.update takes value.transpose{_mirrored(param, order)}; {_LEFT}"
+    return Taken(REFUSED, problem=_AS_IS, fix=fix)
+
+
+def _mirrored(param: Param, axes: Axes) -> str:
+    """Return an order of axes as the arguments of ``transpose``, and the index that mirrors a kernel."""
+    words = (param.layout or "").split() or (["in", "out"] if last_segment(param.name) == "weight" else [])
+    in_front = not {"in", "out"}.isdisjoint(words[:1])
+    kept, turned = [":"] * 2, ["::-1"] * (len(axes) - 2)
+    return f"{axes}[{', '.join([*kept, *turned] if in_front else [*turned, *kept])}]"
 
 
 # Casts

@@ -11,7 +11,7 @@ import numpy as np
 from paratree.core.dtypes import BLOCKS, numpy_dtype
 from paratree.core.errors import MissingPackageError, UnreadableError, printable
 from paratree.core.param import Param
-from paratree.verbs._axes import axes_between, fit
+from paratree.verbs._axes import axes_between, fit, is_transposed, other_order
 from paratree.verbs._differences import DIFFERENT, EQUAL
 from paratree.verbs._owners import Owners, is_readable, parts
 from paratree.verbs._pairs import Pair, is_same
@@ -287,6 +287,8 @@ class _Repairs:
             return None
         axes = axes_between(held, wanted, self._turned)
         if not fit(held, wanted, axes) or not _takes(held, wanted):
+            return None
+        if axes is not None and is_transposed(held, wanted) and other_order(held, wanted) is not None:
             return None
         value = f"pt.open({_literal(self._file.source)})[{_literal(wanted.name)}].value"
         if axes is None:

@@ -14,7 +14,14 @@ from paratree.core.names import BUFFER, PARAMETER
 from paratree.core.param import Param
 from paratree.verbs import _differences as rows
 from paratree.verbs._arguments import kinds_of, prefixes_of, renaming_of, selector_of, tolerance_of
-from paratree.verbs._axes import are_turned, axes_between, is_same_in_order, turned_axes
+from paratree.verbs._axes import (
+    are_turned,
+    axes_between,
+    is_same_in_order,
+    is_transposed,
+    other_order,
+    turned_axes,
+)
 from paratree.verbs._compare_numpy import Tolerance
 from paratree.verbs._differences import Diff, Difference
 from paratree.verbs._loaded import Sides, explained, misplaced
@@ -110,7 +117,8 @@ def diff(
         names = match(first, second, rename=rename, strip=strip)
         chosen = _chosen(first, second, names, select, kinds)
         model = _model((first, second), (a, b), has_initial=initial is not None)
-        turned = _turned(first, second, names, model)
+        live = {"a": first, "b": second}.get(model or "")
+        turned = are_turned(((first[n], second[m]) for n, m in names.pairs), (first, second), live)
         how = _How(tolerance, model == "a", turned)
         made = _compared(first, second, chosen.pairs, how, options)
         made = _in_order([*made, *_unpaired(first, second, chosen, model)], first)
@@ -148,21 +156,6 @@ def _model(trees: Sequence[ParamTree], sources: Sequence[object], *, has_initial
     if live[0] != live[1]:
         return "a" if live[0] else "b"
     return "a" if has_initial else None
-
-
-_TURNED = ({"Flax", "PyTorch"}, {"Orbax", "PyTorch"})
-
-
-def _turned(a: ParamTree, b: ParamTree, names: Match, model: str | None) -> bool | None:
-    """Tell whether kernels have their axes in another order than weights; in Flax's models they have.
-
-    Of two files their shapes tell, or that one is of Flax or Orbax and the other of PyTorch.
-    """
-    found = are_turned((a[name], b[other]) for name, other in names.pairs)
-    if model is None:
-        makers = {tree.format.split(" ")[0] for tree in (a, b)}
-        return True if found is None and makers in _TURNED else found
-    return True if found is None else found or (a if model == "a" else b).immutable
 
 
 # What is compared
@@ -328,6 +321,7 @@ def _row(row: Difference, pair: Pair, outcome: Outcome, how: _How) -> Difference
         name: None if (at := getattr(found, name)) < 0 else place_of(at, pair.shape)
         for name in ("max_at", "first_nan", "first_inf")
     }
+    transposed = turned_axes(pair.a, pair.b, pair.axes, dtype=target) if status == rows.DIFFERENT else None
     return replace(
         row,
         status=status,
@@ -335,8 +329,17 @@ def _row(row: Difference, pair: Pair, outcome: Outcome, how: _How) -> Difference
         where=place["max_at"] if found.max_abs > 0 and not unmeasured else None,
         first_nan=place["first_nan"],
         first_inf=place["first_inf"],
-        transposed=turned_axes(pair.a, pair.b, pair.axes, dtype=target) if status == rows.DIFFERENT else None,
+        transposed=transposed,
+        found=_two_orders(pair) if status == rows.DIFFERENT and transposed is None else None,
     )
+
+
+def _two_orders(pair: Pair) -> str | None:
+    """Say that the kernel of a transposed convolution may have been meant in another order of its axes."""
+    if pair.axes is None or not is_transposed(pair.a, pair.b):
+        return None
+    other = other_order(pair.a, pair.b)
+    return None if other is None else f"a transposed convolution's: its axes may be in the order {other}, too"
 
 
 _COPIED = (

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from paratree.core.errors import printable
 from paratree.core.tree import ParamTree
 from paratree.engine import check_workers
 from paratree.registry import find_framework
 from paratree.verbs._arguments import prefixes_of, renaming_of, selector_of
-from paratree.verbs._axes import are_turned
+from paratree.verbs._axes import are_turned, other_order
 from paratree.verbs._load_causes import groups_of
 from paratree.verbs._load_plan import Wanted, plan
 from paratree.verbs._load_report import Loaded, LoadError, ParamLoad
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import Any
 
+    from paratree.core.param import Param
     from paratree.core.plugin import Framework
     from paratree.core.renames import Rename
     from paratree.core.select import Selector
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 
     Values = np.ndarray[Any, Any]
 
+_MOST_NAMES = 6  # in a note
 __all__ = ["LoadError", "Loaded", "ParamLoad", "load"]
 
 
@@ -98,13 +101,15 @@ def load(
     with opened(source) as whole:
         chosen = selected(whole, wanted.select)
         found = plan(tree, whole, chosen, wanted, unsaved_names(model, tree))
-        how = How(_turned(tree, found), not isinstance(source, str | PathLike))
+        turned = are_turned(_paired(tree, found), (tree, whole), tree)
+        how = How(bool(turned), not isinstance(source, str | PathLike))
         read, values = _read(tree, found, how, progress)
         rows = _in_order([*read, *found.rest], tree)
         groups = groups_of(rows, found, wanted)
         report = Loaded(
-            model, whole.source, tree.source, rows, groups, found.ties, found.hidden, applied=False
-        )
+            model, whole.source, tree.source, rows, groups, found.ties, found.hidden, applied=False,
+            notes=_guessed(rows, tree, found),
+        )  # fmt: skip
     if strict and not report.complete:
         raise LoadError(report)
     filled = _assigned(framework, model, tree, values) if values else model
@@ -138,11 +143,22 @@ def _read(
     return rows, values
 
 
-def _turned(tree: ParamTree, found: Plan) -> bool:
-    """Tell whether a ``kernel`` of one has its axes in another order than a ``weight`` of the other."""
-    pairs = [(tree[name], found.chosen[other]) for name, others in found.jobs.items() for other in others]
-    seen = are_turned(pair for pair in pairs if None not in pair[0].shape)
-    return True if seen is None else seen or tree.immutable
+def _paired(tree: ParamTree, found: Plan) -> list[tuple[Param, Param]]:
+    return [(tree[name], found.chosen[other]) for name, others in found.jobs.items() for other in others]
+
+
+def _guessed(rows: Iterable[ParamLoad], tree: ParamTree, found: Plan) -> tuple[str, ...]:
+    """Say which kernels were taken for those of convolutions that are not transposed, as most are not."""
+    pairs = [(tree[row.name], found.chosen[row.other]) for row in rows if row.other and row.axes is not None]
+    names = [
+        printable(a.name)
+        for a, b in pairs
+        if a.layout is None and b.layout is None and other_order(a, b) is not None
+    ]
+    if not names:
+        return ()
+    some = ", ".join(names[:_MOST_NAMES]) + ", …" * (len(names) > _MOST_NAMES)
+    return (f"as wide in as out, and turned as of convolutions that are not transposed ones of Flax: {some}",)
 
 
 def _in_order(rows: Iterable[ParamLoad], tree: ParamTree) -> tuple[ParamLoad, ...]:

@@ -1,9 +1,12 @@
 """pt.load from one framework into another: what both compute is the same, with every kernel turned."""
 
+import re
+
 import numpy as np
 import pytest
 
 import paratree as pt
+from paratree.render import load as render
 
 torch = pytest.importorskip("torch", reason="could not import torch; these tests need it")
 nn = torch.nn
@@ -78,6 +81,24 @@ TO_FLAX = {
     "**.weight": "**.kernel",
 }  # fmt: skip
 TO_GLUON = {"norm.weight": "norm.gamma", "norm.bias": "norm.beta"}
+
+
+class Decoder(nn.Module):
+    """A transposed convolution of as many channels in as out, and one of more."""
+
+    def __init__(self):
+        super().__init__()
+        self.up, self.last = nn.ConvTranspose2d(3, 3, 3, stride=2), nn.ConvTranspose2d(3, 5, (2, 3))
+
+    def forward(self, images):
+        return self.last(self.up(images))
+
+
+def decoder_of(keras):
+    return keras.Sequential([
+        keras.Input((7, 6, 3)), keras.layers.Conv2DTranspose(3, 3, strides=2, name="up"),
+        keras.layers.Conv2DTranspose(5, (2, 3), name="last"),
+    ])  # fmt: skip
 
 
 def keras_models(keras):
@@ -209,3 +230,82 @@ def test_the_renaming_that_is_proposed_ports_a_model():
     rename = caught.value.report.groups[0].fix.partition("rename=")[2]
     found = eval(f"pt.load(net, source, rename={rename})", {"pt": pt, "net": net, "source": source})
     assert_ported(found, net(IMAGES.transpose(0, 2, 3, 1)), outputs(source, IMAGES), 3)
+
+
+# Transposed convolutions
+
+
+@pytest.mark.parametrize("package", ["keras", "tf_keras"])
+def test_a_transposed_convolution_goes_from_torch_to_keras(source_of, package):
+    """The layout of a file is not known: the kernel of more channels out than in tells it, the other not."""
+    keras = pytest.importorskip(package, reason=f"could not import {package}; this test needs it")
+    net, source = decoder_of(keras), trained(Decoder)
+    given, expected = source_of(source), outputs(source, IMAGES).transpose(0, 2, 3, 1)
+    images = IMAGES.transpose(0, 2, 3, 1)
+    if given is not source:
+        with pytest.raises(pt.LoadError, match=r"up\.kernel: of a transposed convolution") as caught:
+            pt.load(net, given, rename={"**.weight": "**.kernel"})
+        assert "value.transpose(2, 3, 1, 0) between PyTorch, Gluon and Keras" in str(caught.value)
+        found = pt.load(net, given, rename={"**.weight": "**.kernel"}, strict=False)
+        assert [row.name for row in found if row.status == "refused"] == ["up.kernel"]
+        pt.update(net, {"up.kernel": pt.open(given)["up.weight"].value.transpose(2, 3, 1, 0)})
+    else:
+        assert_ported(
+            pt.load(net, given, rename={"**.weight": "**.kernel"}),
+            np.asarray(net(images)).transpose(0, 3, 1, 2),
+            outputs(source, IMAGES),
+            2,
+        )
+    np.testing.assert_allclose(np.asarray(net(images)), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["up", "ConvTranspose_0"])
+def test_a_transposed_convolution_of_flax_is_not_turned_for_torch(name):
+    """Flax applies it as it is, torch mirrored: one line of the two that are offered ports it."""
+    jax = pytest.importorskip("jax", reason="could not import jax; this test needs it")
+    linen = pytest.importorskip("flax.linen", reason="could not import flax; this test needs it")
+    images = IMAGES.transpose(0, 2, 3, 1)
+    for width in (3, 5):
+        layer = linen.ConvTranspose(width, (3, 3), strides=(2, 2), padding="VALID")
+        params = {name: layer.init(jax.random.key(0), images)["params"]}
+        net = nn.Sequential()
+        net.add_module(name, nn.ConvTranspose2d(3, width, 3, stride=2))
+        before = net[0].weight.detach().clone()
+        with pytest.raises(pt.LoadError) as caught:
+            pt.load(net, params, rename={"**.kernel": "**.weight"})
+        assert torch.equal(net[0].weight, before)
+        (row,) = [row for row in caught.value.report if row.status == "refused"]
+        order = re.search(r"value(\.transpose\([^)]*\)\[:[^]]*\])", row.fix)[1]
+        value = eval(f"value{order}", {"value": np.asarray(params[name]["kernel"])})
+        pt.update(net, {f"{name}.weight": value, f"{name}.bias": params[name]["bias"]})
+        with jax.default_matmul_precision("highest"):
+            expected = np.asarray(layer.apply({"params": params[name]}, images)).transpose(0, 3, 1, 2)
+        np.testing.assert_allclose(outputs(net, IMAGES), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_two_known_layouts_of_transposed_convolutions_that_are_applied_otherwise_are_refused():
+    pytest.importorskip("jax", reason="could not import jax; this test needs it")
+    nnx = pytest.importorskip("flax.nnx", reason="could not import flax; this test needs it")
+    net = nnx.ConvTranspose(3, 5, (3, 3), rngs=nnx.Rngs(0))
+    with pytest.raises(pt.LoadError, match="mirrored in space"):
+        pt.load(net, nn.ConvTranspose2d(3, 5, 3), rename={"weight": "kernel"})
+    net = nnx.ConvTranspose(3, 5, (3, 3), transpose_kernel=True, rngs=nnx.Rngs(0))
+    assert pt.load(net, nn.ConvTranspose2d(3, 5, 3), rename={"weight": "kernel"}).complete
+
+
+def test_a_square_kernel_of_no_known_layer_is_turned_as_of_a_convolution_and_that_is_said(tmp_path):
+    pytest.importorskip("jax", reason="could not import jax; this test needs it")
+    source = nn.Sequential(nn.Conv2d(3, 3, 3, bias=False))
+    torch.save(source.state_dict(), tmp_path / "net.pt")
+    params = {"conv": {"kernel": jax_zeros(3, 3, 3, 3)}}
+    found = pt.load(params, tmp_path / "net.pt", rename={"0.weight": "conv.kernel"})
+    assert found.complete
+    assert "not transposed ones of Flax: conv.kernel" in found.notes[0]
+    assert found.notes[0] in render.lines(found)
+    named = {"ConvTranspose_0": {"kernel": jax_zeros(3, 3, 3, 3)}}
+    with pytest.raises(pt.LoadError, match="in two orders"):
+        pt.load(named, tmp_path / "net.pt", rename={"0.weight": "ConvTranspose_0.kernel"})
+
+
+def jax_zeros(*shape):
+    return pytest.importorskip("jax.numpy", reason="could not import jax; this test needs it").zeros(shape)

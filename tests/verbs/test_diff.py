@@ -690,3 +690,18 @@ def test_a_quantised_type_that_is_refused_is_not_compared(tmp_path):
 def test_any_executor_may_run_it():
     with ThreadPoolExecutor(2) as pool:
         assert pt.diff(tree_of(w=W), tree_of(w=W + 1), executor=pool).rows[0].changed == 6
+
+
+def test_the_kernel_of_a_transposed_convolution_may_be_in_two_orders():
+    values = np.random.default_rng(0).standard_normal((3, 3, 2, 2)).astype("f4")
+    a = tree_of(held("up.weight", values, layout="in out height width"))
+
+    def row_of(kernel):
+        (row,) = pt.diff(a, tree_of(held("up.kernel", kernel)), rename={"**.weight": "**.kernel"})
+        return row
+
+    assert row_of(values.transpose(2, 3, 1, 0)).status == "bit-equal"
+    row = row_of(values.transpose(2, 3, 0, 1))
+    assert (row.status, row.transposed, row.found) == ("different", (2, 3, 0, 1), None)
+    row = row_of(values.transpose(2, 3, 1, 0) + 1)
+    assert row.found == "a transposed convolution's: its axes may be in the order (2, 3, 0, 1), too"
