@@ -44,6 +44,8 @@ def write(tree: ParamTree, output: Output) -> list[str]:
     head = MAGIC + struct.pack("<IQQ", 3, len(stored), len(entries)) + b"".join(entries)
     place = 0
     for name, param in stored.items():
+        if (fault := _fault(name, param)) is not None:
+            raise UnsupportedError(f"{printable(output.path)}: {fault}")
         head += _described(name, param, place)
         place += _padded(param.nbytes or 0, alignment)
     output.write(head + bytes(-len(head) % alignment))
@@ -58,19 +60,21 @@ def write(tree: ParamTree, output: Output) -> list[str]:
     )
 
 
+def _fault(name: str, param: Param) -> str | None:
+    """Say why ggml cannot hold a tensor of that name, and what to do."""
+    if len(param.shape) > _MOST_AXES:
+        fact = f"{len(param.shape)} axes, and tensors of ggml at most {_MOST_AXES}"
+        return f"'{printable(name)}' has {fact}; drop it"
+    is_long = len(name.encode("utf-8", "surrogatepass")) > _LONGEST_NAME
+    if is_long or any("\ud800" <= sign <= "\udfff" for sign in name):
+        return f"'{printable(name)}' is no name of at most {_LONGEST_NAME} bytes, as ggml has; rename it"
+    return None
+
+
 def _described(name: str, param: Param, place: int) -> bytes:
     shape = cast("tuple[int, ...]", param.shape)
-    if len(shape) > _MOST_AXES:
-        raise UnsupportedError(
-            f"{printable(name)}: it has {len(shape)} axes, and tensors of ggml at most {_MOST_AXES}"
-        )
-    encoded = name.encode("utf-8", "surrogatepass")
-    if len(encoded) > _LONGEST_NAME or any("\ud800" <= sign <= "\udfff" for sign in name):
-        raise UnsupportedError(
-            f"'{printable(name)}' is no name of at most {_LONGEST_NAME} bytes, as ggml has; rename it"
-        )
     number = next(number for number, dtype in TYPES.items() if dtype == param.dtype)
-    return _text(encoded) + struct.pack(f"<I{len(shape)}QIQ", len(shape), *shape[::-1], number, place)
+    return _text(name.encode()) + struct.pack(f"<I{len(shape)}QIQ", len(shape), *shape[::-1], number, place)
 
 
 def _stored(param: Param) -> LazyArray:

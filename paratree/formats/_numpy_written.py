@@ -27,7 +27,8 @@ def write(tree: ParamTree, output: Output) -> list[str]:
         UnsupportedError: a name that an unpacker would take for a path outside its folder.
     """
     for name in tree:
-        _check_name(name)
+        if (fault := _fault(name)) is not None:
+            raise UnsupportedError(f"{printable(output.path)}: {fault}; rename it")
     with Archive(output) as archive:
         for name, param in tree.items():
             archive.values(f"{name}.npy", param.array, head=_header(param.array))
@@ -45,11 +46,12 @@ def _header(array: LazyArray) -> bytes:
     return file.getvalue()
 
 
-def _check_name(name: str) -> None:
+def _fault(name: str) -> str | None:
+    """Say why a name cannot be that of a member."""
     if any(part in _OUTSIDE for part in name.replace("\\", "/").split("/")) or "\0" in name:
-        raise UnsupportedError(f"'{printable(name)}' as a member of an archive is no safe path; rename it")
+        return f"'{printable(name)}' as a member of an archive is no safe path"
     if len(name.encode("utf-8", "surrogatepass")) > _LONGEST_NAME:
-        fact = f"longer than the {_LONGEST_NAME} bytes of a name in an archive"
-        raise UnsupportedError(f"'{printable(name[:40])}…' is {fact}; rename it")
+        return f"'{printable(name[:40])}…' is longer than the {_LONGEST_NAME} bytes of a name in an archive"
     if any("\ud800" <= sign <= "\udfff" for sign in name):
-        raise UnsupportedError(f"'{printable(name)}' is no UTF-8, as a name in an archive is; rename it")
+        return f"'{printable(name)}' is no UTF-8, as a name in an archive is"
+    return None
