@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 
-from paratree.core.errors import UnreadableError, printable
+from paratree.core.errors import MismatchError, printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -66,14 +66,14 @@ def floating_dtype(name: object) -> str:
     """Return the floating dtype that a name means: ``"float16"`` for ``"fp16"``.
 
     Raises:
-        UnreadableError: there is none.
+        MismatchError: there is none.
     """
     lower = name.lower() if isinstance(name, str) else ""
     long = f"float{lower[2:]}" if lower[:2] == "fp" and lower[2:3].isdecimal() else lower
     known = _SHORT.get(lower, long)
     if known not in BITS or not known.startswith(("float", "bfloat")):
         given = printable(name) if isinstance(name, str) else f"{name!r:.80}"
-        raise UnreadableError(f"'{given}' is no floating dtype; give a name, as float16 or bfloat16")
+        raise MismatchError(f"'{given}' is no floating dtype; give a name, as float16 or bfloat16")
     return known
 
 

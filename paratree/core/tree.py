@@ -330,7 +330,7 @@ class ParamTree(Mapping[str, Param]):
             select: only what fits, as in :meth:`select`.
 
         Raises:
-            UnreadableError: it is no name of a floating dtype.
+            MismatchError: it is no name of a floating dtype.
             NoSuchParamError: nothing fits.
         """
         from paratree.core.surgery import cast

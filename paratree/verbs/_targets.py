@@ -45,7 +45,7 @@ def target_dtype(name: object) -> Target:
     """Return the range of the floating dtype of a name, as ``"float16"`` or ``"fp16"``.
 
     Raises:
-        UnreadableError: there is none.
+        MismatchError: there is none.
     """
     return _range(floating_dtype(name))
 

@@ -315,7 +315,7 @@ def stats(
         CorruptFileError: the file is damaged.
         SourceNotFoundError, UnknownSourceError, UnsafeFileError: as :func:`paratree.open`.
         NoSuchParamError: nothing fits the selection.
-        UnreadableError: there is no dtype called ``target``.
+        MismatchError: there is no dtype called ``target``.
         MismatchError: an argument is not what it should be.
 
     Example:

@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 
-from paratree.core.errors import MismatchError, NoSuchParamError, UnreadableError
+from paratree.core.errors import MismatchError, NoSuchParamError
 from paratree.core.param import Param
 from paratree.core.tree import Origin, ParamTree
 from tests.core.trees import Held, param, tree_of
@@ -112,7 +112,7 @@ def test_what_is_tied_is_cast_together():
 
 
 def test_a_cast_needs_a_floating_dtype_and_something_that_fits(tree):
-    with pytest.raises(UnreadableError, match="'int8' is no floating dtype"):
+    with pytest.raises(MismatchError, match="'int8' is no floating dtype"):
         tree.cast("int8")
     with pytest.raises(NoSuchParamError, match="no parameter 'x'"):
         tree.cast("fp16", "x")

@@ -289,7 +289,7 @@ def test_ranges_are_those_of_the_cast_itself(dtype):
 
 @pytest.mark.parametrize("name", ["int8", "float17", "", "bool", "\x1b"])
 def test_no_floating_dtype(name):
-    with pytest.raises(pt.UnreadableError, match="is no floating dtype"):
+    with pytest.raises(pt.MismatchError, match="is no floating dtype"):
         target_dtype(name)
 
 

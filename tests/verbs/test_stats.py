@@ -440,7 +440,7 @@ def test_arguments_without_meaning(wrong, message):
 def test_arguments_of_stats_without_meaning():
     with pytest.raises(pt.MismatchError, match="histogram is True or False, not 'no'"):
         pt.stats(_tree(w=np.ones(2)), histogram="no")
-    with pytest.raises(pt.UnreadableError, match="'5' is no floating dtype; give a name"):
+    with pytest.raises(pt.MismatchError, match="'5' is no floating dtype; give a name"):
         pt.stats(_tree(w=np.ones(2)), target=5)
 
 
