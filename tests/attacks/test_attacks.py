@@ -24,6 +24,7 @@ SWEEPS = [
 TO_READ = ("numpy", "ml_dtypes", "paratree.verbs.get")  # what reading a value imports anyway
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(("case", "libraries"), EVERY)
 def test_bad_is_refused(case: Case, libraries, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -62,6 +63,7 @@ def test_there_are_enough_cases(format):
     assert len(set(cases)) == len(cases) >= 25
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("which", ["flip", "cut"])
 @pytest.mark.parametrize("sweep", SWEEPS)
 def test_nothing_but_our_errors_escapes(sweep: Sweep, which, tmp_path):

@@ -119,6 +119,7 @@ def damage(name: str, kind: str, folder: Path) -> None:
     assert kind != "cut" or refused == DAMAGES
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("kind", ["flip", "number", "copy", "cut"])
 @pytest.mark.parametrize("name", GOODS)
 def test_nothing_but_our_errors_escapes(name, kind, tmp_path):
