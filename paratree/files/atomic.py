@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from paratree.core.errors import printable
+from paratree.files._syncing import sync_folder, sync_tree
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -153,7 +154,7 @@ def replacing_folder(
                 yield str(new)
                 if old is not None:
                     _imitate(descriptor, old)
-                _sync_tree(new)
+                sync_tree(new, descriptor)
                 if check is not None:
                     check(str(new))
                 now = _existing_folder(target, replaceable)  # it may have come while we wrote
@@ -261,27 +262,11 @@ def _exchange(one: Path, other: Path) -> None:
         raise OSError(number, fact, printable(str(other)))
 
 
-def _sync_tree(folder: Path) -> None:
-    """Flush every file and folder to the disk, what is inside first."""
-    for path, _, names in os.walk(folder, topdown=False, onerror=_raise):
-        for name in names:
-            descriptor = os.open(Path(path, name), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
-        _sync_folder(Path(path))
-
-
-def _raise(error: OSError) -> NoReturn:
-    raise error
-
-
 def _remove_folder(folder: Path) -> None:
     """Remove a folder that has or had our random name; what took its place is on the disk before."""
     if folder.exists():
         with suppress(OSError):
-            _sync_folder(folder.parent)
+            sync_folder(folder.parent)
             folder.chmod(_OWNERS_MODE)  # what is in a read-only folder could not be removed
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -320,18 +305,10 @@ def _imitate(descriptor: int, old: os.stat_result) -> None:
     os.fchmod(descriptor, stat.S_IMODE(old.st_mode))
 
 
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def _sync_name(target: Path) -> None:
     """Flush the name of what has taken its place."""
     try:
-        _sync_folder(target.parent)
+        sync_folder(target.parent)
     except OSError as error:
         fact = f"{error.strerror}; the new one is in its place, but a power cut may bring back the old"
         raise OSError(error.errno, fact, printable(str(target))) from None

@@ -6,7 +6,7 @@ Layout: what orbax-checkpoint 0.12 writes with ``use_ocdbt=False``; it restores 
 from __future__ import annotations
 
 import json
-from pathlib import Path
+import os
 from typing import TYPE_CHECKING, Any, cast
 
 from paratree.core.dtypes import numpy_dtype
@@ -17,7 +17,6 @@ from paratree.formats._pytrees import Pytree, with_collections
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from paratree.core.param import Param
     from paratree.core.tree import ParamTree
 
 _HANDLER = "orbax.checkpoint._src.handlers.standard_checkpoint_handler.StandardCheckpointHandler"
@@ -39,11 +38,10 @@ def write(tree: ParamTree, folder: str, written: Callable[[int], None]) -> list[
     names = set(tree)
     for name in names:
         _check(name, tree[name].size, names)
-    for name, param in tree.items():
-        _write_array(Path(folder, name), param, written)
+    _write_arrays(tree, folder, written)
     leaves = {str(tuple(name.split("."))): _leaf(name.split(".")) for name in tree}
     _write_json(
-        Path(folder, "_METADATA"),
+        f"{folder}/_METADATA",
         {
             "tree_metadata": leaves,
             "use_ocdbt": False,
@@ -52,7 +50,7 @@ def write(tree: ParamTree, folder: str, written: Callable[[int], None]) -> list[
             "custom_metadata": None,
         },
     )
-    _write_json(Path(folder, "_CHECKPOINT_METADATA"), {"item_handlers": _HANDLER, "metrics": {}})
+    _write_json(f"{folder}/_CHECKPOINT_METADATA", {"item_handlers": _HANDLER, "metrics": {}})
     return _notes(tree, sorted(given))
 
 
@@ -100,23 +98,31 @@ def _check(name: str, size: int | None, names: set[str]) -> None:
         raise UnsupportedError(f"'{printable(name)}' has no values, which Orbax does not save; drop it")
 
 
-def _write_array(folder: Path, param: Param, written: Callable[[int], None]) -> None:
-    shape = cast("tuple[int, ...]", param.shape)
-    folder.mkdir()
-    header = {
+def _write_arrays(tree: ParamTree, folder: str, written: Callable[[int], None]) -> None:
+    output: Output | None = None
+    for name, param in tree.items():
+        place, shape = os.path.join(folder, name), cast("tuple[int, ...]", param.shape)  # noqa: PTH118
+        os.mkdir(place)  # noqa: PTH102
+        _write_json(f"{place}/.zarray", _header(param.dtype, shape))
+        with open(f"{place}/{'.'.join('0' * max(len(shape), 1))}", "wb") as file:  # noqa: PTH123
+            if output is None:
+                output = Output(file, file.name, written)
+            output.file, output.path = file, file.name  # one for all: each would have buffers of its own
+            output.values(param.array)
+
+
+def _header(dtype: str, shape: tuple[int, ...]) -> dict[str, Any]:
+    return {
         "chunks": shape,
         "compressor": None,
         "dimension_separator": ".",
-        "dtype": _code(param.dtype),
+        "dtype": _code(dtype),
         "fill_value": None,
         "filters": None,
         "order": "C",
         "shape": shape,
         "zarr_format": 2,
     }
-    _write_json(folder / ".zarray", header)
-    with (folder / ".".join("0" * max(len(shape), 1))).open("wb") as file:
-        Output(file, file.name, written).values(param.array)
 
 
 def _code(dtype: str) -> str:
@@ -132,5 +138,6 @@ def _leaf(path: list[str]) -> dict[str, Any]:
     }
 
 
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    path.write_text(json.dumps(content), encoding="utf-8")
+def _write_json(path: str, content: dict[str, Any]) -> None:
+    with open(path, "wb") as file:  # noqa: PTH123
+        file.write(json.dumps(content).encode())

@@ -40,7 +40,7 @@ def write_folder(
     replaceable = (lambda folder: check_replaceable(folder, writer)) if force else None
     with replacing_folder(path, replaceable=replaceable, check=check) as folder:
         notes = writer.save_folder(tree, folder, written)
-        names = sorted(str(file.relative_to(folder)) for file in _files(Path(folder)))
+        names = sorted(_files(folder))
     return [os.path.join(path, name) for name in names], [*notes]  # noqa: PTH118
 
 
@@ -66,9 +66,8 @@ def check_replaceable(folder: str, writer: Format) -> None:
     Raises:
         MismatchError: it is none, or a file in it is not named as a file of one, or is a link.
     """
-    for file in _files(Path(folder)):
-        name = str(file.relative_to(folder))
-        if re.fullmatch(writer.FILES, name) is None or not stat.S_ISREG(file.lstat().st_mode):
+    for name in _files(folder):
+        if re.fullmatch(writer.FILES, name) is None or not stat.S_ISREG(Path(folder, name).lstat().st_mode):
             raise _irreplaceable(folder, writer, f"{printable(name)} in it is no file of one")
     try:
         with closing(LocalFile(entry_of(folder))) as entry:
@@ -79,8 +78,17 @@ def check_replaceable(folder: str, writer: Format) -> None:
         raise _irreplaceable(folder, writer, f"it is one of {found}")
 
 
-def _files(folder: Path) -> Iterator[Path]:
-    return (path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
+def _files(folder: str) -> Iterator[str]:
+    """Yield the path of what is in a folder and below and is no folder itself; a link is none."""
+    waiting = [""]
+    while waiting:
+        below = waiting.pop()
+        with os.scandir(os.path.join(folder, below)) as entries:  # noqa: PTH118
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    waiting.append(f"{below}{entry.name}/")
+                else:
+                    yield below + entry.name
 
 
 def _irreplaceable(folder: str, writer: Format, fact: str) -> MismatchError:

@@ -7,7 +7,7 @@ import stat
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from paratree.files import atomic
+from paratree.files import _syncing, atomic
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -44,7 +44,18 @@ def no_sync_of_the_folder(case: Case) -> Action:
     action = case.action
 
     def broken() -> object:
-        with _with(atomic, "_sync_folder", lambda _: None):
+        with _with(atomic, "sync_folder", lambda _: None):
+            return action()
+
+    return broken
+
+
+def no_sync_of_all(case: Case) -> Action:
+    """Rename a folder whose files may not be on the disk yet."""
+    action = case.action
+
+    def broken() -> object:
+        with _with(_syncing, "sync_all", lambda _: True):
             return action()
 
     return broken
@@ -55,7 +66,7 @@ def rename_before_the_sync(case: Case) -> Action:
     action, target = case.action, case.folder / case.writer.target
 
     def broken() -> object:
-        fsync, sync_folder = os.fsync, atomic._sync_folder
+        fsync, sync_folder = os.fsync, atomic.sync_folder
 
         def sync_both(folder: Path) -> None:
             descriptor = os.open(target, os.O_WRONLY)
@@ -63,7 +74,7 @@ def rename_before_the_sync(case: Case) -> Action:
             os.close(descriptor)
             sync_folder(folder)
 
-        with _with(os, "fsync", _of_folders(fsync)), _with(atomic, "_sync_folder", sync_both):
+        with _with(os, "fsync", _of_folders(fsync)), _with(atomic, "sync_folder", sync_both):
             return action()
 
     return broken
@@ -85,7 +96,7 @@ def write_in_place(case: Case) -> Action:
             os.write(descriptor, data[start : start + 8192])
         os.fsync(descriptor)
         os.close(descriptor)
-        atomic._sync_folder(target.parent)
+        atomic.sync_folder(target.parent)
         return 0
 
     return broken
@@ -108,6 +119,7 @@ BROKEN = {  # each with the writer that it breaks
     "no fsync of the file": ("safetensors", no_sync_of_the_file),
     "rename before fsync": ("safetensors", rename_before_the_sync),
     "no fsync of the folder": ("safetensors", no_sync_of_the_folder),
+    "no syncfs of a folder of many": ("orbax, flushed in one call", no_sync_of_all),
     "written in place": ("safetensors", write_in_place),
     "index first": ("shards", index_first),
 }

@@ -5,15 +5,15 @@ from __future__ import annotations
 import errno
 from typing import NamedTuple
 
-CREATE, WRITE, TRUNCATE, SYNC, RENAME, EXCHANGE, UNLINK, MAKE_FOLDER, CHANGE, LOOK = (
-    "create", "write", "truncate", "sync", "rename", "exchange", "unlink", "mkdir", "change", "look",
+CREATE, WRITE, TRUNCATE, SYNC, SYNC_ALL, RENAME, EXCHANGE, UNLINK, MAKE_FOLDER, CHANGE, LOOK = (
+    "create", "write", "truncate", "sync", "sync of all", "rename", "exchange", "unlink", "mkdir", "change", "look",
 )  # fmt: skip
 KINDS = {  # of the system calls by name; an open that makes no file is a look
     "openat": CREATE, "open": CREATE, "creat": CREATE,
     "write": WRITE, "pwrite64": WRITE, "writev": WRITE, "pwritev": WRITE, "copy_file_range": WRITE,
     "sendfile": WRITE, "splice": WRITE,
     "ftruncate": TRUNCATE, "truncate": TRUNCATE, "fallocate": CHANGE,
-    "fsync": SYNC, "fdatasync": SYNC,
+    "fsync": SYNC, "fdatasync": SYNC, "syncfs": SYNC_ALL,
     "rename": RENAME, "renameat": RENAME, "renameat2": RENAME,
     "unlink": UNLINK, "unlinkat": UNLINK, "rmdir": UNLINK,
     "mkdir": MAKE_FOLDER, "mkdirat": MAKE_FOLDER,

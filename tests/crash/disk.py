@@ -1,8 +1,8 @@
 """A disk without mercy: what may be on it when the power fails, given the calls that were made so far.
 
-Nothing is certain but what fsync has said to be. Of the rest any part may be there and any not: a write as a
-whole, its first sectors, or any of them; the length of a file without its bytes; a rename before the bytes
-of the file, or after a later one. That is less than any file system in use promises.
+Nothing is certain but what fsync or syncfs has said to be. Of the rest any part may be there and any not: a
+write as a whole, its first sectors, or any of them; the length of a file without its bytes; a rename before
+the bytes of the file, or after a later one. That is less than any file system in use promises.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from tests.crash.calls import (
     MAKE_FOLDER,
     RENAME,
     SYNC,
+    SYNC_ALL,
     TRUNCATE,
     UNLINK,
     WRITE,
@@ -116,6 +117,9 @@ class Disk:
         """Make one call."""
         if call.kind == SYNC:
             self._sync(self._number(call.path))
+        elif call.kind == SYNC_ALL:
+            for number in (*self._certain, *self._folders):
+                self._sync(number)
         else:
             self._see(call)
 

@@ -16,7 +16,7 @@ import tempfile
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from paratree.files import atomic
+from paratree.files import _syncing, atomic
 from tests.crash.calls import EXCHANGE, KINDS, RENAME, TAKES_ROOM, WRITE, Call, Fault
 from tests.crash.child import run
 
@@ -89,6 +89,7 @@ class _Standing:
             setattr(os, name, getattr(self, name))
         io.open = builtins.open = self.open_file
         self._exchange, atomic._exchange = atomic._exchange, self.exchange
+        self._sync_all, _syncing.sync_all = _syncing.sync_all, self.sync_all
         sys.addaudithook(self._audit)
 
     def _inside(self, path: object, folder: int | None = None) -> str | None:
@@ -192,6 +193,9 @@ class _Standing:
     def exchange(self, one: Path, other: Path) -> None:
         do = lambda: self._exchange(one, other)  # noqa: E731
         self.call("renameat2", self._inside(one), do, place=str(other), to=self._inside(other))
+
+    def sync_all(self, descriptor: int) -> bool:
+        return self.call("syncfs", self.paths.get(descriptor), lambda: self._sync_all(descriptor))
 
     def close(self, descriptor: int) -> None:
         self.real["close"](descriptor)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import io
 from contextlib import redirect_stderr
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
+from unittest import mock
 
 import numpy as np
 
 import paratree as pt
 from paratree.cli import main
 from paratree.core.tree import Origin
+from paratree.files import _syncing
 from tests.attacks import cases_onnx as onnx
 from tests.verbs.held import held
 
@@ -32,6 +35,7 @@ class Writer(NamedTuple):
         opened: the name under which it is read, if another.
         source: suffix of the source.
         like: of a writer of copies, what makes the file to copy, of a model at a path.
+        many: whether its files count as so many that they are flushed in one call.
     """
 
     target: str
@@ -39,6 +43,7 @@ class Writer(NamedTuple):
     opened: str = ""
     source: str = ".safetensors"
     like: Callable[[Path, ParamTree], None] | None = None
+    many: bool = False
 
     @property
     def reads(self) -> str:
@@ -76,6 +81,7 @@ WRITERS = {
     "keras, a copy": Writer("m.h5", like=_keras),
     "dcp": Writer("m", ("--format", "dcp")),
     "orbax": Writer("m", ("--format", "orbax")),
+    "orbax, flushed in one call": Writer("m", ("--format", "orbax"), many=True),
     "tensorflow": Writer("m.index"),
     "shards": Writer("m.safetensors", ("--shard-size", "16kB"), "m.safetensors.index.json"),
     "shards of torch": Writer("m.bin", ("--shard-size", "24kB", "--format", "torch"), "m.bin.index.json"),
@@ -106,7 +112,12 @@ def convert(source: Path, target: Path, writer: Writer, more: Iterable[str] = ()
         like = source.with_name(f"like-{writer.target}")
         writer.like(like, model(0, width=WIDTH))
         arguments += ["--like", str(like)]
-    return lambda: main(arguments)
+    return partial(_with_many, arguments) if writer.many else partial(main, arguments)
+
+
+def _with_many(arguments: list[str]) -> int:
+    with mock.patch.object(_syncing, "_MANY", 1):
+        return main(arguments)
 
 
 def succeed(action: Callable[[], object]) -> None:

@@ -12,10 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.crash.calls import CREATE, EXCHANGE, MAKE_FOLDER, RENAME, SYNC, UNLINK, WRITE, Call
+from tests.crash.calls import CREATE, EXCHANGE, MAKE_FOLDER, RENAME, SYNC, SYNC_ALL, UNLINK, WRITE, Call
 from tests.crash.disk import Disk
 from tests.crash.strace import Strace
 from tests.crash.writers import WRITERS
+
+pytestmark = pytest.mark.once
 
 ROOT = Path(__file__).parents[2]
 SEVERAL_FILES = ("dcp", "shards", "tensorflow")  # checkpoints of more than one
@@ -56,7 +58,7 @@ def test_readers_see_one_or_the_other(writer):
 def test_writers_broken_on_purpose_are_found():
     done = matrix("--broken")
     assert (done.returncode, done.stderr) == (0, ""), done.stdout + done.stderr
-    assert done.stdout.count("are found wrong") == 10
+    assert done.stdout.count("are found wrong") == 12
 
 
 # The disk of the model
@@ -101,6 +103,12 @@ def test_a_flushed_folder_has_its_names():
     assert states == [{"new": FILE}]
 
 
+def test_when_all_is_flushed_every_name_and_byte_is_there():
+    made = [call(MAKE_FOLDER, "t"), call(CREATE, "t/new"), call(WRITE, "t/new", length=len(FILE))]
+    states = left([*made, call(SYNC_ALL, "t")], after={"t/new": FILE})
+    assert states == [{"t/new": FILE}]
+
+
 def test_a_rename_may_come_before_the_bytes():
     states = left([*WRITTEN, call(RENAME, "new", "old")], {"old": b"1"}, {"old": FILE})
     assert {"old": b"1"} in states
@@ -140,6 +148,7 @@ LINES = """\
 7 write(4<{0}/.t>, ""..., 5) = -1 ENOSPC (No space left on device) (INJECTED)
 7 fsync(4<{0}/.t>) = 0
 7 rename("{0}/.t", "{0}/m") = 0
+7 syncfs(4<{0}/t>) = 0
 7 renameat2(AT_FDCWD</x>, "{0}/a", AT_FDCWD</x>, "{0}/b", RENAME_EXCHANGE) = 0
 7 unlinkat(5<{0}/a>, "f", 0) = 0
 7 openat(AT_FDCWD</x>, "{0}", O_RDONLY|O_DIRECTORY) = 4<{0}>
@@ -159,6 +168,7 @@ def test_what_strace_writes_is_understood(tmp_path):
         ("copy_file_range", 1, WRITE, ".t", "", 608, 9600),
         ("fsync", 1, SYNC, ".t", "", 0, 0),
         ("rename", 1, RENAME, ".t", "m", 0, 0),
+        ("syncfs", 1, SYNC_ALL, "t", "", 0, 0),
         ("renameat2", 1, EXCHANGE, "a", "b", 0, 0),
         ("unlinkat", 1, UNLINK, "a/f", "", 0, 0),
         ("fsync", 2, SYNC, "", "", 0, 0),
