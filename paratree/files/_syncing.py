@@ -15,9 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import NoReturn
 
-_MANY = (
-    512  # files and folders: their fsync takes 0.6 s, and others' bytes, which syncfs flushes too, seconds
-)
+_MANY = 512  # files and folders: of fewer, fsync takes less than what syncfs may flush of others
 _SAYS_ERRORS = (5, 8)  # Linux since which syncfs fails if a write that waited has
 _FLUSH_ALL = {0xEF53, 0x58465342, 0x9123683E, 0xF2F52010, 0x01021994}  # ext4, XFS, Btrfs, F2FS, tmpfs
 _UNABLE = (errno.ENOSYS, errno.EINVAL, errno.EPERM, errno.EOPNOTSUPP)

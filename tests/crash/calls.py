@@ -6,7 +6,8 @@ import errno
 from typing import NamedTuple
 
 CREATE, WRITE, TRUNCATE, SYNC, SYNC_ALL, RENAME, EXCHANGE, UNLINK, MAKE_FOLDER, CHANGE, LOOK = (
-    "create", "write", "truncate", "sync", "sync of all", "rename", "exchange", "unlink", "mkdir", "change", "look",
+    "create", "write", "truncate", "sync", "sync all", "rename", "exchange", "unlink", "mkdir", "change",
+    "look",
 )  # fmt: skip
 KINDS = {  # of the system calls by name; an open that makes no file is a look
     "openat": CREATE, "open": CREATE, "creat": CREATE,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -42,8 +43,7 @@ def system(monkeypatch):
 def filled(folder, count=9):
     with replacing_folder(folder) as new:
         for number in range(count):
-            with open(os.path.join(new, str(number)), "wb"):
-                pass
+            Path(new, str(number)).touch()
 
 
 def is_one_by_one(system, count=9):
