@@ -91,6 +91,25 @@ def test_a_file_is_replaced_only_with_force(file, tmp_path):
             ["FILE", "m.pt", "--format", "excel"],
             "'excel' is no format that is written: dcp, flax, ",
         ),
+        (
+            ["FILE", "."],
+            ".: a folder; name a file in it, as ./model.safetensors, or a format of folders: dcp, orbax (--f",
+        ),
+        (["FILE", "new/"], "new/: a folder; name a file in it, as new/model.safetensors, or a format of"),
+        (["FILE", ".", "--format", "torch", "--force"], ".: a folder; name a file in it, as ./model.pt, or"),
+        (
+            ["FILE", "."],
+            ".: a folder; name a file in it, as ./model.safetensors, or a format of folders: dcp, ",
+        ),
+        (["FILE", "-", "--format", "safetensors"], "'-' is no file, and stdout is none that could be"),
+        (["FILE", "-"], "'-' is no file, and stdout is none that could be replaced as a whole; give a path"),
+        (
+            ["FILE", "m.safetensors.index.json", "--format", "safetensors"],
+            "m.safetensors.index.json: the name of an index of shards; give shard_size= (--shard-size), or "
+            "write m.safetensors\n",
+        ),
+        (["FILE", "m.npz.index.json", "--shard-size", "1GB"], "m.npz: shards are those of .safetensors and"),
+        (["FILE", "m.pt", "--dtype", "int8"], "'int8' is no floating dtype; give a name"),
         (["nowhere", "m.pt"], "nowhere: no such file or folder"),
         (["FILE"], "required: OUT"),
         (["FILE", "nowhere/m.pt"], "nowhere/m.pt: No such file or directory"),
@@ -129,6 +148,30 @@ def test_names_change_in_one_order_and_each_is_cast_once(tmp_path):
     )  # fmt: skip
     assert (done.returncode, done.stdout) == (0, "")
     assert names(tmp_path / "m.safetensors") == {"net.first.kernelt": "bfloat16", "net.first.bias": "float64"}
+
+
+@pytest.mark.parametrize(
+    ("option", "prefix", "name"),
+    [("--add-prefix", "model", "modellayers.0.weight"), ("--strip-prefix", "embed", ".weight")],
+)
+def test_a_prefix_without_its_dot_is_taken_as_it_stands_and_told(option, prefix, name, file, tmp_path):
+    done = run("convert", file, tmp_path / "m.pt", option, prefix)
+    fact = f"paratree: {option} {prefix} makes names as '{name}'; '{prefix}.' is the prefix with its dot\n"
+    assert (done.returncode, done.stderr.startswith(fact)) == (0, True), done.stderr
+    assert name in names(tmp_path / "m.pt")
+    done = run("convert", file, tmp_path / "n.pt", option, f"{prefix}.")
+    assert (done.returncode, "with its dot" in done.stderr) == (0, False)
+
+
+def test_an_index_that_is_named_is_written(file, tmp_path):
+    index = tmp_path / "m.safetensors.index.json"
+    for size, count in (("40", 3), ("1GB", 2)):
+        done = run("convert", file, index, "--shard-size", size, "--force", "--verify", "--json")
+        found = json.loads(done.stdout)
+        assert found["path"] == str(index)
+        assert len(found["files"]) == count
+        assert run("diff", file, index).returncode == 0
+    assert sorted(path.suffix for path in tmp_path.iterdir()) == [".json", ".safetensors"]
 
 
 def test_untied_names_have_values_of_their_own(file, tmp_path):
@@ -186,9 +229,9 @@ def test_a_dry_run_counts_what_is_written_then(name, file, tmp_path):
 
 
 def test_a_dry_run_of_shards_and_of_a_folder(file, tmp_path):
-    done = run("convert", file, tmp_path / "m.safetensors", "--shard-size", "100", "--dry-run")
+    done = run("convert", file, tmp_path / "m.safetensors", "--shard-size", "40", "--dry-run")
     assert (done.returncode, done.stderr.count("not written (--dry-run)")) == (0, 1)
-    assert "shards" in done.stderr
+    assert "m.safetensors.index.json: safetensors · 2 shards · " in done.stderr
     done = run("convert", file, tmp_path / "d", "--format", "dcp", "--ties", "twice", "--dry-run")
     assert (done.returncode, done.stderr.count("not written (--dry-run)")) == (0, 1)
     assert list(tmp_path.iterdir()) == []

@@ -148,7 +148,11 @@ def fill_convert(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``convert``."""
     _add_source(parser)
     add = parser.add_argument
-    output = add("output", metavar="OUT", help="the file to write; its suffix tells the format")
+    output = add(
+        "output",
+        metavar="OUT",
+        help="the file to write (a folder: with --format); its suffix tells the format",
+    )
     output.complete = _FILE  # type: ignore[attr-defined]
     add(
         "--format",
@@ -160,12 +164,13 @@ def fill_convert(parser: argparse.ArgumentParser) -> None:
     add("--dtype", metavar="D", help="cast floating values, as to bf16: to nearest, ties to even")
     add("--cast", metavar="P=D", action="append", type=_casting,
         help="cast what fits, as '**.norm.**=fp32', whatever --dtype says; repeatable")  # fmt: skip
-    add("--strip-prefix", metavar="P", action="append", help="take it from names, as 'module.'; repeatable")
+    add("--strip-prefix", metavar="P", action="append",
+        help="take it, as it stands, from names, as 'module.'; repeatable")  # fmt: skip
     add("--rename", metavar="FROM=TO", action="append", type=_renaming,
         help="'*' and '**' stand for the same text in both; the first that fits counts")  # fmt: skip
     add("--rename-regex", metavar="R=TO", action="append", type=_regex_renaming,
         help="replace what a regular expression finds; '\\1' is a group of it; repeatable")  # fmt: skip
-    add("--add-prefix", metavar="P", help="put it before every name, as 'model.'")
+    add("--add-prefix", metavar="P", help="put it, as it stands, before every name, as 'model.'")
     add("--untie", action="store_true", help="give every tied name values of its own")
     add("--ties", choices=("once", "twice"),
         help="where the format has no ties: write the first name alone, or every name")  # fmt: skip

@@ -206,12 +206,14 @@ def run_convert(options: argparse.Namespace) -> int:
     from paratree.render import save as render
     from paratree.verbs.save import save
 
-    with open_source(options.source) as tree, progress.bar("writing") as update:
-        found = save(
-            _changed(tree, options), options.output, format=options.format, ties=options.ties,
-            shard_size=options.shard_size, like=options.like, force=options.force, verify=options.verify,
-            dry_run=options.dry_run, progress=update,
-        )  # fmt: skip
+    with open_source(options.source) as tree:
+        changed = _changed(tree, options)
+        with progress.bar("writing") as update:
+            found = save(
+                changed, options.output, format=options.format, ties=options.ties,
+                shard_size=options.shard_size, like=options.like, force=options.force, verify=options.verify,
+                dry_run=options.dry_run, progress=update,
+            )  # fmt: skip
     if options.json:
         print(render.as_json(found), end="")
     else:
@@ -236,6 +238,8 @@ def _changed(tree: ParamTree, options: argparse.Namespace) -> ParamTree:
         tree = tree.rename(dict(rules)) if rules else tree
     if options.add_prefix:
         tree = tree.rename(lambda name: options.add_prefix + name)
+        if options.add_prefix[-1].isalnum():
+            _tell_of_dot("--add-prefix", options.add_prefix, next(iter(tree)))
     return tree.untie() if options.untie else tree
 
 
@@ -245,7 +249,18 @@ def _without_prefix(tree: ParamTree, prefix: str) -> ParamTree:
     if not any(name.startswith(prefix) for name in tree):
         message = f"{printable(tree.source)}: no name begins with '{printable(prefix)}'"
         raise NoSuchParamError(prefix, tree, tree.source, message=message)
+    left = next(name.removeprefix(prefix) for name in tree if name.startswith(prefix))
+    if left.startswith((".", "/")):
+        _tell_of_dot("--strip-prefix", prefix, left)
     return tree.rename(lambda name: name.removeprefix(prefix))
+
+
+def _tell_of_dot(option: str, prefix: str, name: str) -> None:
+    """Say what becomes of names, as a prefix is taken as it stands: without a dot at its end."""
+    from paratree.core.errors import printable
+
+    fact = f"{option} {printable(prefix)} makes names as '{printable(name)}'"
+    print(f"paratree: {fact}; '{printable(prefix)}.' is the prefix with its dot", file=sys.stderr)
 
 
 def _cast(tree: ParamTree, dtype: str | None, casts: Iterable[tuple[str, str]]) -> ParamTree:

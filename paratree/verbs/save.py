@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections import Counter
 from contextlib import contextmanager
@@ -18,9 +19,9 @@ from paratree.core.tree import ParamTree
 from paratree.engine import check_workers
 from paratree.files.dry import counting
 from paratree.files.output import writing
-from paratree.registry import format_to_write
+from paratree.registry import format_to_write, known_formats
 from paratree.verbs._folders import check_folder, write_folder
-from paratree.verbs._sharded import bytes_of, check_index, parts_of_tree, rivals, write_shards
+from paratree.verbs._sharded import INDEX, bytes_of, check_index, parts_of_tree, rivals, write_shards
 from paratree.verbs.fingerprint import fingerprint
 from paratree.verbs.listing import reason_of
 from paratree.verbs.reading import opened, selected, unsaved_names
@@ -93,7 +94,7 @@ def save(
     Args:
         source: a path, a tree or a subtree of one, or a live model.
         path: the file, or the folder for a format of folders; a symbolic link stays, and what it points to is
-            replaced.
+            replaced. With a shard size also the name of the index, which is then written in any case.
         format: name of the format's module, as ``"safetensors"``; by default the suffix of the path decides;
             a format of folders, as ``"dcp"``, is named always.
         select: only parameters that fit, as in :meth:`paratree.ParamTree.select`.
@@ -130,13 +131,10 @@ def save(
     check_workers(None, None, progress)
     if ties is not None and ties not in TIES:
         raise MismatchError(f"ties is 'once', 'twice' or None, not {ties!r:.80}")
-    target = os.fspath(path)
-    writer = format_to_write(target, format)
-    if writer.MAKES == "files" and not target.endswith(writer.SUFFIXES):
-        target += writer.SUFFIXES[0]
     if dtype is not None:
         floating_dtype(dtype)
     most = None if shard_size is None else bytes_of(shard_size)
+    target, writer, is_index = _placed(os.fspath(path), format, in_shards=most is not None)
     if most is not None:
         check_index(target, writer)
     with opened(source) as tree:
@@ -148,7 +146,7 @@ def save(
         kept = _with_ties(held if dtype is None else held.cast(dtype), writer, ties)
         _check(kept, writer)
         parts = [] if most is None else parts_of_tree(kept, most)
-        plan = _Plan(kept, target, writer, model, parts if len(parts) > 1 else [], force, verify)
+        plan = _Plan(kept, target, writer, model, parts if len(parts) > 1 or is_index else [], force, verify)
         made = _counted(plan) if dry_run else _written(plan, _told(kept, progress))
     left_out = [f"no numbers, left out: {_some(skipped)}"] * bool(skipped)
     left_out += [f"not saved with the model, left out: {_some(unsaved)}"] * bool(unsaved)
@@ -166,6 +164,42 @@ def save(
         tuple(made.files) if in_folder or len(made.files) > 1 else (),
         dry_run,
     )
+
+
+def _placed(path: str, format: str | None, *, in_shards: bool) -> tuple[str, Format, bool]:
+    """Return where to write, the format that does, and whether an index is asked for by its name."""
+    if path == "-":
+        raise MismatchError(
+            "'-' is no file, and stdout is none that could be replaced as a whole; give a path"
+        )
+    is_index = path.endswith(INDEX)
+    if is_index:
+        path, index = path.removesuffix(INDEX), path
+        if not in_shards:
+            fact = f"{printable(index)}: the name of an index of shards"
+            raise MismatchError(f"{fact}; give shard_size= (--shard-size), or write {printable(path)}")
+    if path.endswith(os.sep) or os.path.isdir(path):  # noqa: PTH112
+        _check_is_of_folders(path, format)
+    writer = format_to_write(path, format)
+    if writer.MAKES == "files" and not path.endswith(writer.SUFFIXES):
+        path += writer.SUFFIXES[0]
+    return path, writer, is_index
+
+
+def _check_is_of_folders(path: str, format: str | None) -> None:
+    """Look that what is to become a folder is a format of folders."""
+    suffix = ".safetensors"
+    if format is not None:
+        writer = format_to_write(path, format)
+        if writer.MAKES == "folder":
+            return
+        suffix = writer.SUFFIXES[0]
+    file = os.path.join(path, f"model{suffix}")  # noqa: PTH118
+    folders = [key for key, each in known_formats().items() if each.WRITES and each.MAKES == "folder"]
+    advice = (
+        f"name a file in it, as {printable(file)}, or a format of folders: {', '.join(folders)} (--format)"
+    )
+    raise IsADirectoryError(errno.EISDIR, f"a folder; {advice}", path)
 
 
 class _Plan(NamedTuple):
