@@ -16,7 +16,7 @@ from paratree.frameworks._mxnet_arrays import array_of
 from paratree.frameworks._mxnet_blocks import owners, places
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
     from typing import Any
 
     import numpy as np
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from paratree.frameworks._mxnet_blocks import Place
 
 _before_freezing: WeakKeyDictionary[Any, str] = WeakKeyDictionary()  # parameter -> its grad_req
+_OF_ARRAYS = ("_shape", "_data", "_grad", "_ctx_list", "_ctx_map", "_deferred_init")
 _MULTIPLIERS = ("lr_mult", "wd_mult")
 
 
@@ -41,6 +42,31 @@ def assign(source: Any, tree: ParamTree, values: Mapping[str, np.ndarray[Any, An
             for old in parameter._data:  # set_data has no index for an array of no axes
                 new.copyto(old)
     return source
+
+
+def allocate(parameter: Any, shape: tuple[int, ...]) -> Callable[[], None]:
+    """Give a parameter that has no array yet one of a shape, as ``load_parameters`` does: where it was to be.
+
+    Returns:
+        The function that takes it away, so that the parameter waits for its shape as before.
+    """
+    before = {name: getattr(parameter, name) for name in _OF_ARRAYS}
+
+    def undo() -> None:
+        vars(parameter).update(before)
+
+    contexts = parameter._deferred_init[1] if parameter._deferred_init else [mxnet.cpu()]
+    make = mxnet.np.empty if mxnet.util.is_np_array() else mxnet.nd.empty
+    try:
+        parameter._shape = shape
+        with mxnet.util.np_shape(True), autograd.pause():
+            array = make(shape, dtype=parameter.dtype or "float32", ctx=mxnet.cpu())
+            parameter._init_impl(array, contexts)
+        parameter._deferred_init = ()
+    except BaseException:
+        undo()
+        raise
+    return undo
 
 
 def tie(source: Any, tree: ParamTree, first: str, others: Sequence[str]) -> Any:

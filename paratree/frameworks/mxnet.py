@@ -34,7 +34,7 @@ from paratree.frameworks._mxnet_arrays import (
     values_of,
 )
 from paratree.frameworks._mxnet_blocks import expression, places
-from paratree.frameworks._mxnet_changes import assign, freeze, groups, tie, untie
+from paratree.frameworks._mxnet_changes import allocate, assign, freeze, groups, tie, untie
 from paratree.frameworks._mxnet_gradients import gradients
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
     Values = np.ndarray[Any, Any]
 
-__all__ = ["array", "assign", "freeze", "gradients", "groups", "matches", "open", "tie", "untie"]
+__all__ = ["allocate", "array", "assign", "freeze", "gradients", "groups", "matches", "open", "tie", "untie"]
 
 _OF_RNN = re.compile(r"^[lr]\d+_")  # a fused layer numbers its weights: l0_i2h_weight
 _WRITTEN_BY_FORWARD = ("running_mean", "running_var", "moving_mean", "moving_var")
@@ -193,6 +193,11 @@ class _Live:
             source = "params" if self._owner is None else "net"
             once = f"call {source}.initialize()" + (f", then {once}" if None in self.shape else "")
         return f"{printable(self.name)}: not initialised yet; {once}"
+
+    @property
+    def deferred(self) -> bool:
+        """Whether it has no array yet, and ``allocate`` can give it one."""
+        return self.handle._data is None and self.handle._stype == "default"
 
     def read(self, index: Index = ...) -> Values:
         """Return the live memory at a basic index, or a copy of that part.

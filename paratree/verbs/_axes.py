@@ -89,10 +89,14 @@ def shapes_fit(a: Param, b: Param) -> bool:
 
 
 def fit(a: Param, b: Param, axes: Axes | None) -> bool:
-    """Tell whether the shapes are the same when the axes of the second are put in an order."""
-    if axes is None:
-        return a.shape == b.shape
-    return len(axes) == len(b.shape) and a.shape == tuple(b.shape[axis] for axis in axes)
+    """Tell whether the shapes are the same when the axes of the second are put in an order.
+
+    A length that is not known yet fits every one.
+    """
+    if len(a.shape) != len(b.shape) or (axes is not None and len(axes) != len(b.shape)):
+        return False
+    turned = b.shape if axes is None else tuple(b.shape[axis] for axis in axes)
+    return all(one == other or None in (one, other) for one, other in zip(a.shape, turned, strict=True))
 
 
 def _named_axes(a: Param, b: Param) -> Axes | None:

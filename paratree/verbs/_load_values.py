@@ -63,6 +63,11 @@ class How(NamedTuple):
     copied: bool
 
 
+def is_deferred(param: Param) -> bool:
+    """Tell whether a parameter has no memory yet, and its framework's ``allocate`` gives it some."""
+    return getattr(param.live, "deferred", False) is True
+
+
 def taken(param: Param, sources: Sequence[Param], tied: Iterable[str], how: How) -> Taken:
     """Read what a parameter takes; of several in the source for a tied one, all have to be the same.
 
@@ -85,7 +90,8 @@ def taken(param: Param, sources: Sequence[Param], tied: Iterable[str], how: How)
 
 
 def _from(param: Param, source: Param, how: How) -> Taken:
-    if (problem := param.array.problem or source.array.problem) is not None:
+    here = None if is_deferred(param) else param.array.problem
+    if (problem := here or source.array.problem) is not None:
         fact, advice = fact_and_advice(problem)
         return Taken(REFUSED, problem=fact, fix=advice)
     axes = axes_between(param, source, how.turned)

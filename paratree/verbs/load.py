@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from os import PathLike
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
@@ -17,11 +17,11 @@ from paratree.verbs._axes import are_turned, other_order
 from paratree.verbs._load_causes import groups_of
 from paratree.verbs._load_plan import Wanted, plan
 from paratree.verbs._load_report import Loaded, LoadError, ParamLoad
-from paratree.verbs._load_values import How, taken
+from paratree.verbs._load_values import How, is_deferred, taken
 from paratree.verbs.reading import opened, selected, unsaved_names
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from typing import Any
 
     from paratree.core.param import Param
@@ -59,7 +59,8 @@ def load(
     exactly what it is. A ``kernel`` takes a ``weight`` with its axes turned, where frameworks have them so;
     what else frameworks do each in its own way, as the order of gates, or of what is flattened before a dense
     layer, is not turned. A tied parameter takes the value of any of its names, and of several if they are
-    equal.
+    equal. Parameters of Gluon that wait for their shape get that of what they take, as ``load_parameters``
+    gives it to them.
 
     Args:
         model: a live model of any framework, or a tree of arrays.
@@ -128,10 +129,11 @@ def _read(
         param, (_, *tied) = tree[name], tree.tied_with(name)
         sources = [found.chosen[other] for other in others]
         got = taken(param, sources, tied, how)
-        shapes, dtypes = (param.shape, sources[0].shape), (param.dtype, sources[0].dtype)
+        shape, size = (param.shape, param.size) if got.values is None else (got.values.shape, got.values.size)
+        shapes, dtypes = (shape, sources[0].shape), (param.dtype, sources[0].dtype)
         rows.append(
             ParamLoad(
-                name, others[0], got.status, shapes, dtypes, tuple(tied), param.size, got.changed, got.axes,
+                name, others[0], got.status, shapes, dtypes, tuple(tied), size, got.changed, got.axes,
                 got.problem, got.fix,
             )
         )  # fmt: skip
@@ -174,17 +176,24 @@ def _assigned(framework: Framework, model: Any, tree: ParamTree, values: dict[st
     """Give the model its values; if the framework fails, or is interrupted, put the old ones back.
 
     The old ones are kept one by one as the new ones are given up: together they take the memory of either.
+    What had no memory yet gets it with the shape of its values, and after a failure has none again.
     """
     if tree.immutable:  # a new tree, or none
         return framework.assign(model, tree, values)
     old: dict[str, Values] = {}
+    undo: list[Callable[[], None]] = []
     filled = model
     try:
         for name in [*values]:
-            old[name] = np.array(tree[name].value)
+            if is_deferred(tree[name]):
+                undo.append(cast("Any", framework).allocate(tree[name].handle, values[name].shape))
+            else:
+                old[name] = np.array(tree[name].value)
             filled = framework.assign(filled, tree, {name: values.pop(name)})
     except BaseException as error:
         framework.assign(model, tree, old)
+        for part in undo:
+            part()
         error.add_note("paratree: nothing is changed; the old values were put back")
         raise
     return filled
