@@ -26,9 +26,10 @@ class Param:
         array: shape and dtype now, values when asked.
         kind: ``"parameter"``, ``"buffer"``, ``"state"`` (of an optimizer) or ``"other"``.
         live: what only a live model has; ``None`` for a parameter of a file.
+        is_saved: whether it is saved with its model, as all are but some buffers of torch.
     """
 
-    __slots__ = ("_aliases", "_layout", "_trainable", "array", "kind", "live", "name")
+    __slots__ = ("_aliases", "_layout", "_trainable", "array", "is_saved", "kind", "live", "name")
 
     def __init__(
         self,
@@ -40,9 +41,11 @@ class Param:
         layout: str | None = None,
         live: Live | None = None,
         aliases: tuple[str, ...] = (),
+        is_saved: bool = True,
     ) -> None:
         self.name, self.array, self.kind, self.live = name, array, kind, live
         self._trainable, self._layout, self._aliases = trainable, layout, aliases
+        self.is_saved = is_saved
 
     @property
     def shape(self) -> Shape:

@@ -65,6 +65,7 @@ def with_array(param: Param, array: LazyArray) -> Param:
         trainable=param.trainable,
         layout=param.layout,
         aliases=param.aliases,
+        is_saved=param.is_saved,
     )
 
 
@@ -87,7 +88,13 @@ def renamed(tree: ParamTree, rename: Rename) -> ParamTree:
 
 def _named(param: Param, name: str) -> Param:
     return Param(
-        name, param.array, param.kind, trainable=param.trainable, layout=param.layout, live=param.live
+        name,
+        param.array,
+        param.kind,
+        trainable=param.trainable,
+        layout=param.layout,
+        live=param.live,
+        is_saved=param.is_saved,
     )
 
 

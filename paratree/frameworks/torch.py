@@ -34,8 +34,7 @@ if TYPE_CHECKING:
     Step = tuple[str, str, str, nn.Module]  # prefix of names, the same with wrappers, expression, module
 
 __all__ = [
-    "array", "assign", "differentiate", "freeze", "gradients", "groups", "matches", "open", "tie", "unsaved",
-    "untie",
+    "array", "assign", "differentiate", "freeze", "gradients", "groups", "matches", "open", "tie", "untie",
 ]  # fmt: skip
 
 _OF_RNN = re.compile(r"_l\d+(_reverse)?$")  # nn.LSTM numbers its weights: weight_ih_l0_reverse
@@ -98,18 +97,6 @@ def open(source: Any, *, grads: Any = None) -> ParamTree:
     return ParamTree(params, Origin(type(source).__name__, "PyTorch", notes=notes))
 
 
-def unsaved(source: Any, tree: ParamTree) -> list[str]:
-    """Return the names of the buffers that a module leaves out of its ``state_dict``."""
-    if not isinstance(source, nn.Module):
-        return []
-    return [
-        prefix + key
-        for prefix, _, _, owner in _walk(source, [])
-        for key in owner._buffers
-        if key in owner._non_persistent_buffers_set and prefix + key in tree
-    ]
-
-
 def array(value: torch.Tensor, name: str) -> TensorArray:
     """Return the array of a tensor; ``name`` is what messages call it."""
     return TensorArray(value, name)
@@ -129,7 +116,7 @@ def _of_module(
 ) -> dict[str, Param]:
     params: dict[str, Param] = {}
     for prefix, real, native, owner in _walk(root, notes):
-        kind, owner_class = PARAMETER, type(owner)
+        kind, owner_class, unsaved = PARAMETER, type(owner), owner._non_persistent_buffers_set
         for tensors in (owner._parameters, owner._buffers):
             for key, tensor in tensors.items():
                 if tensor is None:
@@ -139,7 +126,9 @@ def _of_module(
                 alias = real + key if real != prefix else None
                 expected = _lazy_shape(owner, key) if is_lazy(tensor) else (None,)
                 live = _Live(tensor, kind, native, key, owner_class, alias, gradient)
-                params[name] = Param(name, TensorArray(tensor, name, expected), kind, live=live)
+                is_saved = kind == PARAMETER or key not in unsaved
+                array = TensorArray(tensor, name, expected)
+                params[name] = Param(name, array, kind, live=live, is_saved=is_saved)
             kind = BUFFER
     return params
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
@@ -14,7 +13,6 @@ from paratree import engine
 from paratree.core.array import row_major
 from paratree.core.errors import MissingPackageError, NoSuchParamError, UnreadableError, printable
 from paratree.core.tree import ParamTree
-from paratree.registry import find_framework
 from paratree.registry import open as open_source
 from paratree.verbs.listing import reason_of
 from paratree.verbs.show import nothing_fits
@@ -59,12 +57,9 @@ def selected(
     return found
 
 
-def unsaved_names(source: object, tree: ParamTree) -> frozenset[str]:
-    """Return the names of a live model that its framework leaves out when it saves; most have none."""
-    if isinstance(source, ParamTree | str | os.PathLike):
-        return frozenset()
-    find = getattr(find_framework(source), "unsaved", None)
-    return frozenset() if find is None else frozenset(find(source, tree))
+def unsaved_names(_: object, tree: ParamTree) -> frozenset[str]:
+    """Return the names of what is left out when the model that a tree was opened from is saved."""
+    return frozenset(name for name, param in tree.items() if not param.is_saved)
 
 
 @dataclass(frozen=True, slots=True)

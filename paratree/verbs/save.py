@@ -24,7 +24,7 @@ from paratree.verbs._folders import check_folder, write_folder
 from paratree.verbs._sharded import INDEX, bytes_of, check_index, parts_of_tree, rivals, write_shards
 from paratree.verbs.fingerprint import fingerprint
 from paratree.verbs.listing import reason_of
-from paratree.verbs.reading import opened, selected, unsaved_names
+from paratree.verbs.reading import opened, selected
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -141,7 +141,7 @@ def save(
         model = _like(tree, writer, like, source)
         chosen = selected(tree, select, kind)
         skipped = _skipped(chosen)
-        unsaved = [name for name in unsaved_names(source, tree) if name in chosen]
+        unsaved = [name for name in chosen if not chosen[name].is_saved]
         held = _without(chosen, (*skipped, *unsaved)) if skipped or unsaved else chosen
         kept = _with_ties(held if dtype is None else held.cast(dtype), writer, ties)
         _check(kept, writer)

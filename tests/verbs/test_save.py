@@ -743,7 +743,7 @@ def test_an_interrupt_when_the_index_is_there_keeps_its_shards(tmp_path, monkeyp
         if len(synced) == 4:  # three shards, then the index, which has been renamed by now
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(atomic, "_sync_folder", interrupted)
+    monkeypatch.setattr(atomic, "sync_folder", interrupted)
     with pytest.raises(KeyboardInterrupt):
         pt.save(new, tmp_path / "m.safetensors", shard_size=40, force=True)
     assert pt.diff(tmp_path / "m.safetensors.index.json", new).same
@@ -889,9 +889,18 @@ def test_what_torch_does_not_save_is_left_out(tmp_path):
     net = torch.nn.Linear(2, 2)
     net.register_buffer("positions", torch.ones(1), persistent=False)
     net.register_buffer("scale", torch.ones(1))
-    saved = pt.save(net, tmp_path / "m.pt")
-    assert saved.notes == ("not saved with the model, left out: positions",)
-    net.load_state_dict(torch.load(tmp_path / "m.pt"))
+    tree = pt.open(net)
+    for source in (net, tree, tree.select(kind=["parameter", "buffer"]), tree | tree.cast("fp32")):
+        saved = pt.save(source, tmp_path / "m.pt", force=True)
+        assert saved.notes == ("not saved with the model, left out: positions",)
+        net.load_state_dict(torch.load(tmp_path / "m.pt"))
+    for changed in (tree.cast("fp16"), tree.rename(str.upper), tree.untie()):
+        saved = pt.save(changed, tmp_path / "m.pt", force=True)
+        assert [note.lower() for note in saved.notes] == ["not saved with the model, left out: positions"]
+    whole = pt.open(torch.nn.Sequential(net))
+    assert "0.positions" in whole
+    pt.save(whole["0"], tmp_path / "m.pt", force=True)
+    assert list(pt.open(tmp_path / "m.pt")) == list(net.state_dict())
 
 
 @pytest.mark.parametrize(("suffix", "size"), [(".npz", 70_000), (".msgpack", 300), (".gguf", 64)])
