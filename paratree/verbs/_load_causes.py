@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
-from paratree.core.errors import MismatchError, NoSuchParamError, printable
-from paratree.core.names import split
+from paratree.core.errors import MismatchError, NoSuchParamError
+from paratree.core.names import BUFFER, PARAMETER, split
 from paratree.verbs._load_report import FAILING, MISSING, REFUSED, SHAPE, UNEXPECTED, LoadGroup, ParamLoad
 from paratree.verbs._matching import match
 from paratree.verbs._proposing import propose
 from paratree.verbs._verdict import common_place
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
 
+    from paratree.core.tree import ParamTree
     from paratree.verbs._load_plan import Plan, Wanted
+    from paratree.verbs._matching import Match
     from paratree.verbs._proposing import Proposal
 
 _MOST_PLACES = 8  # of one cause; more are told as one
+_PLAIN = re.compile(r"[\w./-]+")  # of a name that a selector takes as it is
 _LEFT = "strict=False loads the rest"
 
 
@@ -106,15 +111,48 @@ def _mended(plan: Plan, wanted: Wanted) -> _Mended:
     known = {*plan.names.pairs}
     pairs = [pair for pair in made.pairs if pair not in known]
     ours, theirs = (frozenset(names) for names in (zip(*pairs, strict=True) if pairs else ((), ())))
-    return _Mended(ours, theirs, _options(found))
+    return _Mended(ours, theirs, _options(found.names, _best(plan, wanted, found, made)))
 
 
-def _options(found: Proposal) -> str:
-    options = [f"strip={[*map(printable, found.prefixes)]}"] * bool(found.prefixes)
-    options += [f"rename={_printable(found.rename)}"] * bool(found.rename)
-    names = found.names
-    return f"{names} more {'name matches' if names == 1 else 'names match'} with {', '.join(options)}"
+def _options(names: int, options: Mapping[str, object]) -> str:
+    """Return options as one writes them, to be pasted: ``repr`` escapes what a terminal could act on."""
+    words = ", ".join(f"{option}={value!r}" for option, value in options.items() if value)
+    return f"{names} more {'name matches' if names == 1 else 'names match'} with {words}"
 
 
-def _printable(rename: Mapping[str, str]) -> dict[str, str]:
-    return {printable(old): printable(new) for old, new in rename.items()}
+def _best(plan: Plan, wanted: Wanted, found: Proposal, made: Match) -> dict[str, object]:
+    """Return the options that make names match; where one of the two has more than that, those of a part."""
+    options: dict[str, object] = {"strip": [*found.prefixes], "rename": dict(found.rename)}
+    first, second = _prefixes(wanted, found, made)
+    if second and _has_more(plan.part, made.only_b):
+        rename = wanted.rename if isinstance(wanted.rename, Mapping) else {}
+        strip = [*dict.fromkeys((*wanted.strip, *[first] * bool(first)))]
+        options = {"prefix": wanted.prefix + second, "strip": strip, "rename": dict(rename)}
+    if _PLAIN.fullmatch(first) and wanted.select is None and _has_more(plan.chosen, made.only_a):
+        options = {"select": f"{first}**", **options}
+    return options
+
+
+def _prefixes(wanted: Wanted, found: Proposal, made: Match) -> tuple[str, str]:
+    """Return what begins all names of the source and of the model that match, if that is all that is new."""
+    known = wanted.rename if isinstance(wanted.rename, Mapping) else {}
+    strip = [prefix for prefix in found.prefixes if prefix not in wanted.strip]
+    rules = [rule for rule in found.rename.items() if rule[0] not in known]
+    if len(strip) == 1 and not rules:
+        first, second = strip * 2
+    elif len(rules) == 1 and not strip and all(text.endswith("**") for text in rules[0]):
+        first, second = (text.removesuffix("**") for text in rules[0])
+    else:
+        return "", ""
+    ours, theirs = zip(*made.pairs, strict=True)
+    if strip and any(name.startswith(first) for name in ours):
+        second = ""
+    elif strip:
+        first = ""
+    is_all = all(name.startswith(first) for name in ours) and all(name.startswith(second) for name in theirs)
+    return (first, second) if is_all else ("", "")
+
+
+def _has_more(tree: ParamTree, names: Iterable[str]) -> bool:
+    """Tell whether one of some names is of a parameter or buffer that would be missed."""
+    return any(tree[name].kind in (PARAMETER, BUFFER) and tree[name].role != "counter" for name in names)

@@ -318,6 +318,53 @@ def test_groups_tell_the_cause_and_what_to_do(tmp_path):
     assert "7 × 3 → 5 × 3" in text
 
 
+def pasted(error, net, source, **given):
+    """Load with the options that an error proposes, as they are written there."""
+    options = re.search(r"names? match(?:es)? with (.*?)(?: \(\.report has every row\))?$", str(error))[1]
+    return eval(f"pt.load(net, source, **given | dict({options}))", {**globals(), **locals()})
+
+
+def test_the_part_of_a_model_that_a_source_is_for_is_proposed_as_its_prefix():
+    net = nn.ModuleDict({"backbone": nn.Linear(3, 2), "head": nn.Linear(2, 2)})
+    source = {"weight": torch.ones(2, 3), "bias": torch.ones(2)}
+    error = refused(net, source)
+    assert "2 more names match with prefix='backbone.'" in str(error)
+    assert "strip=" not in str(error)
+    found = pasted(error, net, source)
+    assert found.complete
+    assert found["head.weight"].status == "skipped"
+    net = nn.ModuleDict({"net": net})
+    error = refused(net, source, prefix="net.")
+    assert "with prefix='net.backbone.'" in str(error)
+    assert pasted(error, net, source, prefix="net.").complete
+    source = {f"module.{name}": value for name, value in source.items()}
+    for options in ({}, {"strip": "module."}):
+        error = refused(net, source, **options)
+        assert "2 more names match with prefix='net.backbone.', strip=['module.']" in str(error)
+        assert pasted(error, net, source).complete
+    source["extra.weight"] = torch.ones(2)
+    error = refused(net, source)
+    assert "with select='module.**', prefix='net.backbone.', strip=['module.']" in str(error)
+    assert pasted(error, net, source).complete
+
+
+def test_the_part_of_a_source_that_a_model_takes_is_proposed_as_a_selection():
+    net = nn.Linear(3, 2)
+    source = nn.ModuleDict({"backbone": nn.Linear(3, 2), "head": nn.Linear(2, 2)}).state_dict()
+    error = refused(net, source)
+    assert "2 more names match with select='backbone.**', strip=['backbone.']" in str(error)
+    assert pasted(error, net, source).complete
+
+
+@pytest.mark.parametrize("word", ["it's", 'a"b', "a\\b", "esc\x1b", "bidi\u202e", "*"])
+def test_options_that_are_proposed_can_be_pasted_whatever_the_name(word):
+    net = small()
+    source = {f"{word}.{name}": value for name, value in small(1).state_dict().items()}
+    error = refused(net, source)
+    assert str(error).isprintable()
+    assert pasted(error, net, source).complete
+
+
 def test_a_prefix_that_is_too_much_is_one_cause_with_its_fix(tmp_path):
     trained, net = small(), small(1)
     torch.save({f"module.{name}": value for name, value in trained.state_dict().items()}, tmp_path / "ddp.pt")
