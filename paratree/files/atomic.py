@@ -8,20 +8,17 @@ from __future__ import annotations
 
 import ctypes
 import errno
-import fcntl
 import os
-import re
-import secrets
 import shutil
 import signal
 import stat
 import threading
-import time
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from paratree.core.errors import printable
+from paratree.files._leftovers import lock, remove_leftovers, temporary
 from paratree.files._syncing import sync_folder, sync_tree
 
 if TYPE_CHECKING:
@@ -31,10 +28,7 @@ if TYPE_CHECKING:
 
 _NEW_MODE = 0o666  # less the umask
 _NEW_FOLDER_MODE, _OWNERS_MODE = 0o777, 0o700
-_PREFIX, _SUFFIX = ".paratree-", ".tmp"
-_OURS = re.compile(r"\.paratree-[0-9a-f]{16}\.tmp")
 _ENDING = (signal.SIGTERM, signal.SIGHUP)
-_YOUNG = 60  # seconds: a file that a writer may have made and not locked yet
 
 
 @contextmanager
@@ -64,8 +58,8 @@ def replacing(
     """
     target = _target(Path(path))
     old = _existing(target, force)
-    _remove_leftovers(target.parent)
-    new = _temporary(target)
+    remove_leftovers(target.parent)
+    new = temporary(target)
     with ended_in_order():
         try:
             try:
@@ -73,10 +67,7 @@ def replacing(
             except OSError as error:  # say which file was asked for, not the temporary one
                 raise type(error)(error.errno, error.strerror, str(path)) from None
             with os.fdopen(descriptor, "wb") as file:
-                with suppress(
-                    OSError
-                ):  # some network file systems have no locks, nor are leftovers removed there
-                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                lock(descriptor)
                 if old is not None:
                     _imitate(descriptor, old)
                 yield file
@@ -143,8 +134,8 @@ def replacing_folder(
     """
     target = _target(Path(path))
     old = _existing_folder(target, replaceable)
-    _remove_leftovers(target.parent)
-    new = _temporary(target)
+    remove_leftovers(target.parent)
+    new = temporary(target)
     with ended_in_order():
         try:
             _make_folder(new, path)
@@ -169,10 +160,6 @@ def replacing_folder(
             raise
         _sync_name(target)
         _remove_folder(new)  # what was exchanged
-
-
-def _temporary(target: Path) -> Path:
-    return target.with_name(f"{_PREFIX}{secrets.token_hex(8)}{_SUFFIX}")
 
 
 def _target(path: Path) -> Path:
@@ -226,8 +213,7 @@ def _make_folder(new: Path, path: str | os.PathLike[str]) -> None:
 def _locked_folder(folder: Path) -> Iterator[int]:
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        with suppress(OSError):  # as with files
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        lock(descriptor)
         yield descriptor
     finally:
         os.close(descriptor)
@@ -235,7 +221,7 @@ def _locked_folder(folder: Path) -> Iterator[int]:
 
 def _check_exchange(new: Path, target: Path) -> None:
     """Exchange two empty folders, so that a system that cannot is found out before anything is written."""
-    other = _temporary(target)
+    other = temporary(target)
     other.mkdir()
     try:
         _exchange(new, other)
@@ -269,29 +255,6 @@ def _remove_folder(folder: Path) -> None:
             sync_folder(folder.parent)
             folder.chmod(_OWNERS_MODE)  # what is in a read-only folder could not be removed
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def _remove_leftovers(folder: Path) -> None:
-    """Remove what writers left that were killed: nobody holds the lock of it."""
-    with suppress(OSError):
-        for path in folder.glob(f"{_PREFIX}*{_SUFFIX}"):
-            with suppress(OSError):
-                _remove_leftover(path)
-
-
-def _remove_leftover(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        found = os.fstat(descriptor)
-        if time.time() - found.st_mtime <= _YOUNG:
-            return
-        if not stat.S_ISDIR(found.st_mode):
-            path.unlink()
-        elif _OURS.fullmatch(path.name):
-            shutil.rmtree(path)
-    finally:
-        os.close(descriptor)
 
 
 def _imitate(descriptor: int, old: os.stat_result) -> None:

@@ -1,7 +1,8 @@
 """Write a tree as several files and an index of them, so that at any moment one whole checkpoint is there.
 
 The index is written last. Where a file has the name that a shard would have, the shards get names of their
-own; those of the checkpoint that is replaced go when the new index is on the disk.
+own; those of the checkpoint that is replaced go when the new index is on the disk, and those of a writer that
+was killed before its index was there with the next save in the folder.
 """
 
 from __future__ import annotations
@@ -15,6 +16,9 @@ from typing import TYPE_CHECKING
 
 from paratree.core.errors import MismatchError, ParatreeError, UnsupportedError, printable
 from paratree.core.tree import Origin, ParamTree
+from paratree.files._leftovers import noting
+from paratree.files.atomic import ended_in_order
+from paratree.files.dry import DryOutput
 from paratree.files.local import LocalFile
 from paratree.files.shards import shards_of
 
@@ -97,12 +101,14 @@ def write_shards(
     path = str(Path(path))
     stem, index = path.removesuffix(suffix), path + INDEX
     old = _named(index, stem, suffix)
-    names = _names(stem, suffix, len(parts), replacing=bool(old))
     notes: dict[str, None] = {}
-    with give(index) as output:
+    with ended_in_order(), noting() as noted, give(index) as output:
+        names = _names(stem, suffix, len(parts), replacing=bool(old))  # when what is left of others is gone
         for part, name in zip(parts, names, strict=True):
             with output.beside(name) as shard:
                 notes |= dict.fromkeys(writer.save(part, shard))
+                if not isinstance(output, DryOutput):
+                    noted.add(output.file, shard.file, name)
         output.write(_index(parts, names, writer))
         output.replaced += old
     return [*names, index], list(notes)
