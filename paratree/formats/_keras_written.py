@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING
 from paratree.core.array import size_of
 from paratree.core.dtypes import nbytes
 from paratree.core.errors import MismatchError, UnsupportedError, printable
-from paratree.core.names import BUFFER, PARAMETER, STATE
+from paratree.core.names import BUFFER, PARAMETER, STATE, split
+from paratree.core.numbered import renumbered
 from paratree.files.archive import Archive
 from paratree.files.array import FileArray, file_array
 from paratree.files.output import blocks
@@ -135,9 +136,14 @@ def _names(tree: ParamTree, layout: ParamTree) -> dict[str, str]:
     """Return name in the file -> name in the tree, of what both have.
 
     A file numbers variables of layers whose class it does not say. In a live model a layer has them in the
-    same order.
+    same order. Layers that differ in nothing but the numbers that Keras counts up are taken in their order.
     """
     names = {name: name for name in layout if name in tree}
+    if layout.format.startswith("Keras") and len(names) < min(len(tree), len(layout)):
+        numbers = renumbered(tree, layout) or {}
+        if numbers and all(tree[ours].shape == layout[name].shape for ours, name in numbers.items()):
+            state = {name: name for name in names if layout[name].kind == STATE}
+            return state | {name: ours for ours, name in numbers.items()}
     if not tree.format.startswith(_LIVE):
         return names
     ours, theirs = _by_layer(tree), _by_layer(layout)
@@ -236,6 +242,9 @@ def _copy(source: Source, start: int, end: int, write: Callable[[memoryview], ob
 def _notes(tree: ParamTree, layout: ParamTree, names: Mapping[str, str], said: str) -> list[str]:
     kept = [name for name in layout if name not in names]
     notes = [f"as in {said}: {_some(kept)}"] if kept else []
+    layers = [(split(ours)[:-1], split(name)[:-1]) for name, ours in names.items()]
+    other = dict.fromkeys(f"{'.'.join(a)} as {'.'.join(b)}" for a, b in layers if a != b)
+    notes += [f"layers taken in their order, by other numbers: {_some([*other])}"] if other else []
     if not tree.format.startswith("Keras") and (left := _some(list(tree.meta))):
         notes.append(f"the copy keeps the metadata of {said}, left out: {left}")
     return notes

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from paratree.core.errors import MismatchError, NoSuchParamError, printable
 from paratree.core.names import BUFFER, PARAMETER
+from paratree.core.numbered import renumbered
 from paratree.core.param import Param
 from paratree.core.renames import renamed, renaming, rules_of
 from paratree.core.select import tests_of
-from paratree.verbs._load_numbers import renumbered
+from paratree.verbs._axes import shapes_fit
 from paratree.verbs._load_report import MISSING, SKIPPED, UNEXPECTED, ParamLoad, fact_and_advice
 from paratree.verbs._matching import match
 from paratree.verbs._tie_changes import tie_changes
@@ -86,8 +87,10 @@ def plan(
     new_name = renaming(source, wanted.rename)
     names = match(chosen, part, rename=new_name, strip=wanted.strip)
     if model.format.startswith("Keras") and names.only_a and names.only_b:
-        numbers = renumbered(source, chosen, part, new_name)
-        names = names if numbers is None else match(chosen, part, rename=lambda name: numbers.get(name, name))
+        found = renumbered(source, part, new_name) or {}
+        numbers: Mapping[str, str] = {name: other for name, other in found.items() if name in chosen}
+        if numbers and all(shapes_fit(part[other], source[name]) for name, other in numbers.items()):
+            names = match(chosen, part, rename=lambda name: numbers.get(name, name))
     full = {name: wanted.prefix + name for name in part}
     full |= {name: param.name for name, param in part.items() if param.name in model}
     jobs: dict[str, list[str]] = {}

@@ -307,6 +307,40 @@ def test_weights_from_a_safetensors_file_of_another_instance(name, keras, models
     assert_same(one, other)
 
 
+@pytest.mark.parametrize("like", ["model", "file"])
+def test_layers_that_keras_counts_otherwise_are_taken_in_their_order(like, keras, tmp_path):
+    def make():
+        return keras.Sequential([
+            keras.Input((3,)), keras.layers.Dense(3), keras.layers.BatchNormalization(),
+            keras.layers.Dense(3),
+        ])  # fmt: skip
+
+    keras.utils.clear_session()
+    other, one = make(), make()  # dense, dense_1; dense_2, dense_3
+    one.set_weights([np.random.default_rng(0).random(w.shape).astype("f4") for w in one.get_weights()])
+    pt.save(one, tmp_path / "m.safetensors")
+    assert "dense_2.kernel" in pt.open(tmp_path / "m.safetensors")
+    other.save_weights(tmp_path / "like.weights.h5")
+    given = other if like == "model" else tmp_path / "like.weights.h5"
+    saved = pt.save(tmp_path / "m.safetensors", tmp_path / "m.weights.h5", like=given, verify=True)
+    (note,) = [note for note in saved.notes if "in their order" in note]
+    assert "dense_2 as dense, " in note
+    other.load_weights(tmp_path / "m.weights.h5")
+    assert_same(one, other)
+    part = pt.open(tmp_path / "m.safetensors").drop("dense_2.**")
+    with pytest.raises(pt.MismatchError, match="it has no "):
+        pt.save(part, tmp_path / "part.weights.h5", like=given)
+
+
+def test_layers_of_other_shapes_are_not_taken_by_their_order(keras, tmp_path):
+    keras.utils.clear_session()
+    net = keras.Sequential([keras.Input((3,)), keras.layers.Dense(3, name="dense")])
+    net.save_weights(tmp_path / "like.weights.h5")
+    values = {"dense_1.kernel": np.ones((4, 3), "f4"), "dense_1.bias": np.ones(3, "f4")}
+    with pytest.raises(pt.MismatchError, match=r"it has no dense_1\.kernel"):
+        pt.save(tree_of(values), tmp_path / "m.weights.h5", like=tmp_path / "like.weights.h5")
+
+
 @pytest.mark.parametrize("compressed", [False, True])
 def test_a_model_is_copied_whole(compressed, keras, models, tmp_path):
     one, other = made(models, "sequential")

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
 
 from paratree.core.names import BUFFER, PARAMETER, split
-from paratree.verbs._axes import shapes_fit
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
@@ -17,19 +16,16 @@ _NUMBER = re.compile(r"_\d+$")
 
 
 def renumbered(
-    source: ParamTree, chosen: ParamTree, model: ParamTree, new_name: Callable[[str], str]
-) -> Mapping[str, str] | None:
+    source: ParamTree, model: ParamTree, new_name: Callable[[str], str] = str
+) -> dict[str, str] | None:
     """Return name in the source -> name in the model, if they are the same but for numbers of layers.
 
     As Keras does, layers of a kind are taken in order. ``None`` unless every parameter and buffer of either
-    then has one in the other, for those that are chosen of a fitting shape.
+    then has one in the other.
     """
     ours = _ranked({new_name(name): name for name in _own(source)})
     theirs = _ranked({name: name for name in _own(model)})
-    if ours.keys() != theirs.keys():
-        return None
-    pairs = {name: theirs[key] for key, name in ours.items() if name in chosen}
-    return pairs if all(shapes_fit(model[other], source[name]) for name, other in pairs.items()) else None
+    return {name: theirs[key] for key, name in ours.items()} if ours.keys() == theirs.keys() else None
 
 
 def _own(tree: ParamTree) -> list[str]:
