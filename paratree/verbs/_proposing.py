@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 from paratree.core.errors import MismatchError, NoSuchParamError
-from paratree.core.names import last_segment
+from paratree.core.names import last_segment, split
+from paratree.core.numbered import renumbered
 from paratree.core.param import Param
 from paratree.core.renames import renamed, rules_of
 from paratree.verbs._axes import shapes_fit
@@ -98,6 +99,8 @@ def _tried(
 
 def _options(a: ParamTree, b: ParamTree, found: Match) -> Iterator[tuple[tuple[str, ...], dict[str, str]]]:
     """Yield prefixes to strip and rules to rename, the simplest first."""
+    if layers := _layers(a, b, found):
+        yield (), layers
     wanted = _wanted(a, b, found)
     if wanted is None:
         return
@@ -179,6 +182,21 @@ def _numbers(tree: ParamTree) -> dict[tuple[str, str], set[str]]:
         if (parts := _NUMBERED.match(name)) is not None:
             found.setdefault((parts[1], parts[3]), set()).add(parts[2])
     return found
+
+
+def _layers(a: ParamTree, b: ParamTree, found: Match) -> dict[str, str]:
+    """Return rules that give Keras's layers the numbers of the second tree, in order; none unless all fit."""
+    if not found.only_a or not any(tree.format.startswith("Keras") for tree in (a, b)):
+        return {}
+    pairs = renumbered(a, b) or {}
+    rules: dict[str, str] = {}
+    for name, other in pairs.items():
+        (ours, *inner), (theirs, *others) = split(name), split(other)
+        if inner != others or not shapes_fit(a[name], b[other]) or {*"*="} & {*ours, *theirs}:
+            return {}
+        if ours != theirs:
+            rules[f"{ours}.**"] = f"{theirs}.**"
+    return rules if len(rules) <= _MOST_NUMBERS else {}
 
 
 # Rules

@@ -199,3 +199,16 @@ def test_the_line_of_the_command_can_be_pasted(tmp_path, capsys, prefixes):
     line = capsys.readouterr().out.splitlines()[-1]
     assert line.startswith("3 more names match")
     assert cli.main(["diff", str(one), str(other), *shlex.split(line.partition(": ")[2])]) == 0
+
+
+def test_layers_that_keras_counts_otherwise_are_proposed_in_their_order():
+    first = {"dense_1.kernel": np.ones((3, 3)), "dense_2.kernel": np.zeros((3, 3))}
+    second = {"dense.kernel": np.ones((3, 3)), "dense_1.kernel": np.zeros((3, 3))}
+    a, b = tree_of(**first), tree_of(format="Keras on JAX", **second)
+    proposal = pt.diff(a, b).proposal
+    assert proposal.rename == {"dense_1.**": "dense.**", "dense_2.**": "dense_1.**"}
+    assert pt.diff(a, b, rename=proposal.rename).same
+    assert "dense_1.**" not in pt.diff(a, tree_of(**second)).proposal.rename  # of no Keras
+    second["dense_1.kernel"] = np.zeros((4, 4))
+    other = pt.diff(a, tree_of(format="Keras on JAX", **second)).proposal
+    assert "dense_1.**" not in other.rename  # they do not fit in order
