@@ -35,7 +35,7 @@ class PowerLaw:
     distance: float
 
 
-def power_law(logs: Values) -> PowerLaw | None:
+def power_law(logs: Values, *, alike: float = 0.0) -> PowerLaw | None:
     """Fit a power law to the tail of a sample, by maximum likelihood.
 
     The tail begins where the distance between it and its law is the least, as in A. Clauset, C. R. Shalizi,
@@ -43,13 +43,14 @@ def power_law(logs: Values) -> PowerLaw | None:
 
     Args:
         logs: natural logarithms of the values, in any order.
+        alike: logarithms that differ by no more than this are of values that are alike.
 
     Returns:
         The law with the best fit, or ``None`` for fewer than 10 values, or if they are all alike.
     """
     logs = np.sort(logs)
-    laws = (_law(logs[start:]) for start in _starts(logs))
-    return min((law for law in laws if law is not None), key=lambda law: law.distance, default=None)
+    laws = (_law(logs[start:]) for start in _starts(logs) if logs[-1] - logs[start] > alike)
+    return min(laws, key=lambda law: law.distance, default=None)
 
 
 def _starts(logs: Values) -> list[int]:
@@ -58,11 +59,9 @@ def _starts(logs: Values) -> list[int]:
     return [start for start in starts if start == 0 or logs[start] > logs[start - 1]]
 
 
-def _law(tail: Values) -> PowerLaw | None:
+def _law(tail: Values) -> PowerLaw:
     above = tail - tail[0]
     count, total = len(tail), float(above.sum())
-    if total == 0:
-        return None
     slope = count / total  # alpha - 1
     below = -np.expm1(-slope * above)  # the law's share of what is less
     steps = np.arange(count + 1) / count

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from paratree.core.dtypes import BLOCKS, finfo
 from paratree.core.errors import MismatchError, UnknownSourceError, printable
 from paratree.core.param import Param
 from paratree.core.tree import ParamTree
@@ -46,7 +47,7 @@ class Spectrum:
         frobenius: root of the sum of the squares of the magnitudes.
         tail: the power law of the largest eigenvalues (squares of the singular values), as in C. H. Martin,
             M. W. Mahoney, Implicit self-regularization in deep neural networks, JMLR 22 (2021) 165;
-            ``None`` for fewer than 10 of them, or if they are all alike.
+            ``None`` for fewer than 10 of them above the rounding errors, or if they are all alike.
     """
 
     name: str
@@ -77,8 +78,16 @@ class Spectrum:
 
     @property
     def rank(self) -> int | None:
-        """Number of singular values above the rounding errors of float64; ``None`` if not exact."""
-        return len(_above_rounding(self.values, max(self.rows, self.columns))) if self.is_exact else None
+        """Number of singular values above the rounding errors of the dtype; ``None`` if not exact.
+
+        The limit is that of :func:`numpy.linalg.matrix_rank`: the largest value times the longer side times
+        epsilon, of float32 for floats of at most 32 bits and of float64 for all others.
+        """
+        return len(_above(self.values, self._rounding)) if self.is_exact else None
+
+    @property
+    def _rounding(self) -> float:
+        return _rounding(self.dtype, max(self.rows, self.columns))
 
     @property
     def effective_rank(self) -> float | None:
@@ -155,7 +164,9 @@ def spectrum(param: Param | Any, *, exact_below: int = EXACT_BELOW, seed: int = 
     if not np.isfinite(frobenius):
         raise MismatchError(f"{_called(name)}: its norm is beyond float64; divide the values")
     values.flags.writeable = False
-    tail = power_law(2 * np.log(_above_rounding(values, max(matrix.shape))))
+    rounding = _rounding(dtype, max(matrix.shape))
+    step = float(finfo(dtype).eps) if "float" in dtype else 0.0
+    tail = power_law(2 * np.log(_above(values, rounding)), alike=2 * max(rounding, step))
     rows, columns = matrix.shape
     return Spectrum(name, array.shape, dtype, rows, columns, row_axis, values, errors, frobenius, tail)
 
@@ -297,7 +308,12 @@ def _adjoint_times(matrix: Values, left: Values, scale: float) -> Values:
     return found
 
 
-def _above_rounding(values: Values, side: int) -> Values:
-    """Return the singular values that stand out of the rounding errors of a decomposition in float64."""
-    least = float(values.max(initial=0.0)) * side * float(np.finfo(np.float64).eps)
-    return np.asarray(values[values > least])
+def _rounding(dtype: str, side: int) -> float:
+    """Return the size of rounding errors, as a part of the largest singular value."""
+    is_short = dtype in BLOCKS or dtype == "complex64" or ("float" in dtype and dtype != "float64")
+    return side * float(np.finfo(np.float32 if is_short else np.float64).eps)
+
+
+def _above(values: Values, rounding: float) -> Values:
+    """Return the singular values that stand out of the rounding errors."""
+    return np.asarray(values[values > values.max(initial=0.0) * rounding])

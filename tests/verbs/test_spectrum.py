@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import paratree as pt
+from paratree.core.dtypes import numpy_dtype
 from paratree.core.param import Param
 from paratree.render import spectrum as render
 from paratree.verbs._power_law import power_law
@@ -312,3 +313,22 @@ def test_the_json_of_a_spectrum():
     document = json.loads(render.json(pt.spectrum(np.diag([1.0, 0.0])), "net"))
     assert (document["singular_values"], document["condition"]) == ([1, 0], "Infinity")
     assert document["frobenius_norm"] == pytest.approx(sqrt(1))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.complex64])
+def test_the_rank_of_a_product_is_that_of_numpy(dtype):
+    rng = np.random.default_rng(1)
+    product = (rng.standard_normal((200, 5)) @ rng.standard_normal((5, 100))).astype(np.float64)
+    parts = (rng.standard_normal((200, 5)).astype(dtype), rng.standard_normal((5, 100)).astype(dtype))
+    for matrix in (product, parts[0] @ parts[1]):
+        found = pt.spectrum(matrix)
+        assert found.rank == np.linalg.matrix_rank(matrix) == 5
+        assert found.condition == np.inf
+        assert found.tail is None
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float64"])
+def test_no_power_law_is_fitted_to_rounding(dtype):
+    turned, _ = np.linalg.qr(np.random.default_rng(2).standard_normal((64, 64)))
+    assert pt.spectrum(turned.astype(numpy_dtype(dtype))).tail is None
+    assert pt.spectrum(np.eye(300, dtype=numpy_dtype(dtype)), exact_below=10).tail is None
