@@ -16,8 +16,9 @@ import numpy as np
 
 from paratree.core.array import parts_of, row_major
 from paratree.core.dtypes import BITS, numpy_dtype
+from paratree.files._leftovers import noting
 from paratree.files.array import FileArray
-from paratree.files.atomic import replacing
+from paratree.files.atomic import ended_in_order, replacing
 from paratree.files.local import in_file
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from typing import IO, Any
 
     from paratree.core.array import LazyArray
+    from paratree.files._leftovers import Notes
     from paratree.files.local import LocalFile
 
     Values = np.ndarray[Any, Any]
@@ -59,16 +61,17 @@ def writing(
         OSError: the path is no place for a file, or the disk is full.
     """
     before, beside, replaced = _state(path), list[str](), list[str]()
-    try:
-        with replacing(path, force=force, check=check) as file:
-            output = Output(file, path, written)
-            beside, replaced = output.made, output.replaced
-            yield output
-    except BaseException:
-        if _state(path) == before:  # else an interrupt came when the file was in its place
-            _remove(beside)
-        raise
-    _remove(replaced)
+    with ended_in_order(), noting() as notes:
+        try:
+            with replacing(path, force=force, check=check) as file:
+                output = Output(file, path, written, notes)
+                beside, replaced = output.made, output.replaced
+                yield output
+        except BaseException:
+            if _state(path) == before:  # else an interrupt came when the file was in its place
+                _remove(beside)
+            raise
+        _remove(replaced)
 
 
 class Output:
@@ -82,8 +85,14 @@ class Output:
         replaced: paths of files that nothing needs when this one is in its place.
     """
 
-    def __init__(self, file: IO[bytes], path: str, written: Callable[[int], None] | None = None) -> None:
-        self.file, self.path, self.written = file, path, written
+    def __init__(
+        self,
+        file: IO[bytes],
+        path: str,
+        written: Callable[[int], None] | None = None,
+        notes: Notes | None = None,
+    ) -> None:
+        self.file, self.path, self.written, self._notes = file, path, written, notes
         self._buffers: list[memoryview] = []
         self.made: list[str] = []
         self.replaced: list[str] = []
@@ -101,6 +110,8 @@ class Output:
             with replacing(path) as file:
                 own = os.fstat(file.fileno())
                 yield Output(file, path, self.written)
+                if self._notes is not None:
+                    self._notes.add(self.file, file, path)
         finally:
             with suppress(OSError):
                 if own is not None and os.path.samestat(own, Path(path).stat()):
@@ -150,8 +161,8 @@ class Output:
 
     def _read_ahead(self, file: LocalFile, offset: int, length: int) -> Iterator[memoryview]:
         """Yield a range of a file in parts, of which one is read while the one before it is written."""
-        if not self._buffers:
-            self._buffers = [memoryview(bytearray(_BUFFER)) for _ in range(2)]
+        if not self._buffers or len(self._buffers[0]) < min(length, _BUFFER):
+            self._buffers = [memoryview(bytearray(min(length, _BUFFER))) for _ in range(2)]
 
         def filled(start: int) -> memoryview:
             part = self._buffers[start // _BUFFER % 2][: length - start]

@@ -16,9 +16,6 @@ from typing import TYPE_CHECKING
 
 from paratree.core.errors import MismatchError, ParatreeError, UnsupportedError, printable
 from paratree.core.tree import Origin, ParamTree
-from paratree.files._leftovers import noting
-from paratree.files.atomic import ended_in_order
-from paratree.files.dry import DryOutput
 from paratree.files.local import LocalFile
 from paratree.files.shards import shards_of
 
@@ -102,13 +99,11 @@ def write_shards(
     stem, index = path.removesuffix(suffix), path + INDEX
     old = _named(index, stem, suffix)
     notes: dict[str, None] = {}
-    with ended_in_order(), noting() as noted, give(index) as output:
+    with give(index) as output:
         names = _names(stem, suffix, len(parts), replacing=bool(old))  # when what is left of others is gone
         for part, name in zip(parts, names, strict=True):
             with output.beside(name) as shard:
                 notes |= dict.fromkeys(writer.save(part, shard))
-                if not isinstance(output, DryOutput):
-                    noted.add(output.file, shard.file, name)
         output.write(_index(parts, names, writer))
         output.replaced += old
     return [*names, index], list(notes)

@@ -234,7 +234,7 @@ def test_an_interrupt_when_a_file_is_in_its_place(which, tmp_path, monkeypatch):
         if len(synced) == which:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(atomic, "_sync_folder", interrupted)
+    monkeypatch.setattr(atomic, "sync_folder", interrupted)
     with pytest.raises(KeyboardInterrupt):
         pt.save(of_value(1), tmp_path / "m.index", force=True)
     assert pt.diff(tmp_path / "m.index", of_value(which - 1)).same

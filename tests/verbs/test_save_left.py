@@ -190,3 +190,46 @@ def test_an_index_that_is_a_link_elsewhere_is_written_as_ever(tmp_path):
     save(tmp_path, force=True)
     assert names_in(tmp_path) == [*SHARDS, INDEX, "there"]
     assert (tmp_path / INDEX).is_symlink()
+
+
+BESIDE = """
+import sys, time
+from contextlib import contextmanager
+from paratree.files.output import Output
+from tests.verbs.test_save_left import pt, three
+real = Output.beside
+@contextmanager
+def beside(self, path):
+    with real(self, path) as output:
+        yield output
+    print("the bytes are whole", flush=True)
+    time.sleep(60)
+Output.beside = beside
+pt.save(three(), sys.argv[1])
+"""
+
+
+@pytest.fixture
+def writer_of_tensorflow(tmp_path):
+    """Return a process that has the file of the values in its place and not yet the index."""
+    command = [sys.executable, "-c", BESIDE, tmp_path / "m.index"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT) as process:
+        assert process.stdout.readline() == b"the bytes are whole\n"
+        yield process
+        process.kill()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_between_two_files_leaves_neither(writer_of_tensorflow, number, tmp_path):
+    assert len([name for name in names_in(tmp_path) if name.startswith("m.data")]) == 1
+    writer_of_tensorflow.send_signal(number)
+    assert writer_of_tensorflow.wait(30)
+    assert names_in(tmp_path) == []
+
+
+def test_the_bytes_of_an_index_that_was_never_written_are_removed(writer_of_tensorflow, tmp_path):
+    writer_of_tensorflow.kill()
+    writer_of_tensorflow.wait(30)
+    make_old(tmp_path)
+    pt.save(three(), tmp_path / "other.npz")
+    assert names_in(tmp_path) == ["other.npz"]
