@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from paratree.core.array import Storage
-from paratree.core.dtypes import numpy_dtype
+from paratree.core.dtypes import finfo, numpy_dtype
 
 if TYPE_CHECKING:
     from paratree.core.array import Index, LazyArray, Shape
@@ -20,13 +21,14 @@ class Cast:
 
     Attributes:
         dtype: name of the dtype.
-        overflowed: how many finite values of what was read so far have become infinite, or NaN.
+        lost: of what was read so far, how many values the dtype could not hold: what they were, and became.
     """
 
-    __slots__ = ("_array", "dtype", "overflowed")
+    __slots__ = ("_array", "dtype", "lost")
 
     def __init__(self, array: LazyArray, dtype: str) -> None:
-        self._array, self.dtype, self.overflowed = array, dtype, 0
+        self._array, self.dtype = array, dtype
+        self.lost = Counter[tuple[str, str]]()
 
     @property
     def shape(self) -> Shape:
@@ -48,9 +50,24 @@ class Cast:
         """Return the values at a basic index, cast."""
         values = self._array.read(index)
         cast = rounded(values, self.dtype)
-        with np.errstate(invalid="ignore"):
-            self.overflowed += int(np.count_nonzero(np.isfinite(values) & ~np.isfinite(cast)))
+        self.lost.update(_lost(values, cast))
         return cast
+
+
+def _lost(values: Values, cast: Values) -> dict[tuple[str, str], int]:
+    """Count the values that a cast did more to than round them; dtypes of 4 and 6 bits are finite only."""
+    with np.errstate(invalid="ignore"):
+        finite, kept = np.isfinite(values), np.isfinite(cast)
+        counts = {("finite value", "infinite or NaN"): np.count_nonzero(finite & ~kept)}
+        if not finite.all():
+            infinite, nan = np.isinf(values), np.isnan(values)
+            counts["infinite value", "NaN"] = np.count_nonzero(infinite & np.isnan(cast))
+            counts["infinite value", "finite"] = np.count_nonzero(infinite & kept)
+            counts["NaN value", "a number"] = np.count_nonzero(nan & ~np.isnan(cast))
+        if cast.dtype.name.startswith(("float4_", "float6_")):
+            beyond = np.abs(values) > float(finfo(cast.dtype.name).max)
+            counts["finite value", "its largest"] = np.count_nonzero(finite & beyond)
+    return {key: int(count) for key, count in counts.items() if count}
 
 
 def rounded(values: Values, dtype: str) -> Values:

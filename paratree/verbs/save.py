@@ -234,7 +234,7 @@ def _written(plan: _Plan, told: Callable[[int], None]) -> _Made:
     lost: list[str] = []
 
     def read_again(path: str) -> None:
-        lost.extend(_overflows(tree))  # to read the values again counts again
+        lost.extend(_lost_in_casts(tree))  # to read the values again counts again
         _verify(tree, path, writer.MAKES == "copy")
 
     check = read_again if plan.verify else None
@@ -252,7 +252,7 @@ def _written(plan: _Plan, told: Callable[[int], None]) -> _Made:
     if check is not None and not is_one:
         check(files[-1])
     size = sum(os.stat(file).st_size for file in files)  # noqa: PTH116
-    return _Made(files, size, [*notes, *(lost if plan.verify else _overflows(tree))])
+    return _Made(files, size, [*notes, *(lost if plan.verify else _lost_in_casts(tree))])
 
 
 def _counted(plan: _Plan) -> _Made:
@@ -328,16 +328,15 @@ def _skipped(tree: ParamTree) -> list[str]:
     return [name for name, param in tree.items() if param.kind == OTHER and param.array.problem is not None]
 
 
-def _overflows(tree: ParamTree) -> list[str]:
-    """Say how many finite values a cast has lost."""
+def _lost_in_casts(tree: ParamTree) -> list[str]:
+    """Say how many values casts could not keep, rounding aside."""
     casts = {name: param.array for name, param in tree.items() if isinstance(param.array, Cast)}
-    lost = {name: array.overflowed for name, array in casts.items() if array.overflowed}
     notes = []
-    for dtype in dict.fromkeys(casts[name].dtype for name in lost):
-        names = [name for name in lost if casts[name].dtype == dtype]
-        number = sum(lost[name] for name in names)
-        count = f"{number} finite value{'s' * (number != 1)}"
-        notes.append(f"{count} beyond {dtype} became infinite or NaN: {_some(names)}")
+    for dtype, loss in dict.fromkeys((array.dtype, loss) for array in casts.values() for loss in array.lost):
+        lost = {name: array.lost[loss] for name, array in casts.items() if array.dtype == dtype}
+        names, number = [name for name, count in lost.items() if count], sum(lost.values())
+        what, became = loss
+        notes.append(f"{number} {what}{'s' * (number != 1)} beyond {dtype} became {became}: {_some(names)}")
     return notes
 
 

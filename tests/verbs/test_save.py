@@ -854,6 +854,35 @@ def test_what_is_cast_and_what_is_not(tmp_path):
     assert found["w"].value[:1].tolist() == [1.5]
 
 
+@pytest.mark.parametrize(
+    ("dtype", "lost"),
+    [
+        ("float16", []),
+        ("float8_e5m2", []),
+        ("float8_e4m3fn", ["2 infinite values beyond float8_e4m3fn became NaN: v, w"]),
+        ("float8_e4m3fnuz", ["2 infinite values beyond float8_e4m3fnuz became NaN: v, w"]),
+        (
+            "float4_e2m1fn",
+            [
+                "2 infinite values beyond float4_e2m1fn became finite: v, w",
+                "1 NaN value beyond float4_e2m1fn became a number: w",
+                "1 finite value beyond float4_e2m1fn became its largest: w",
+            ],
+        ),
+    ],
+)
+@pytest.mark.parametrize("verify", [False, True])
+def test_what_a_dtype_cannot_hold_is_told(dtype, lost, verify, tmp_path):
+    arrays = {
+        "v": np.array([-np.inf], np.float32),
+        "w": np.array([np.inf, 1.0, -200.0, np.nan]),
+        "x": np.ones(2, np.float32),
+    }
+    path = tmp_path / ("m.index" if dtype.startswith("float4") else "m.pt")
+    saved = pt.save(tree_of(arrays).cast(dtype), path, verify=verify)
+    assert list(saved.notes) == lost
+
+
 def test_torch_casts_alike(tmp_path):
     torch = pytest.importorskip("torch", reason="its casts are the measure")
     values = torch.randn(100_000) * torch.logspace(-40, 38, 100_000)
