@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, overload
 
-from paratree.core.errors import NoSuchParamError
 from paratree.core.names import natural
+from paratree.verbs._rows import has, row_of
 from paratree.verbs._verdict import verdict
-from paratree.verbs.listing import row_at
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -163,7 +162,7 @@ class Diff:
         return len(self.rows)
 
     def __contains__(self, key: object) -> bool:
-        return self._named(key) is not None if isinstance(key, str) else key in self.rows
+        return has(self.rows, key, _NAMES)
 
     @overload
     def __getitem__(self, key: str | int) -> Difference: ...
@@ -178,22 +177,9 @@ class Diff:
             NoSuchParamError: there is no such name; the message names the nearest.
             IndexError: there are fewer rows.
         """
-        if isinstance(key, str):
-            if (found := self._named(key)) is None:
-                raise NoSuchParamError(key, [row.name for row in self.rows], self.a)
-            return found
         if isinstance(key, slice):
             return replace(self, rows=self.rows[key])
-        return row_at(self.rows, key)
-
-    def _named(self, name: str) -> Difference | None:
-        """Return the row of a name, first of the first source; ``/`` and ``.`` separate alike."""
-        dotted = name.replace("/", ".")
-        for names_of in (_first, _second, _tied):
-            for row in self.rows:
-                if any(known.replace("/", ".") == dotted for known in names_of(row)):
-                    return row
-        return None
+        return row_of(self.rows, key, _NAMES, self.a)
 
     def __bool__(self) -> bool:
         raise TypeError("a Diff is neither true nor false; ask .same, or len() for the number of rows")
@@ -265,6 +251,9 @@ def _second(row: Difference) -> tuple[str, ...]:
 
 def _tied(row: Difference) -> tuple[str, ...]:
     return row.tied
+
+
+_NAMES = (_first, _second, _tied)
 
 
 def _by_change(row: Difference) -> tuple[int, float, float]:
