@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     Values = np.ndarray[Any, Any]
 
 QUANTILES = (0.001, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 0.999)
-_SPARKS = 20
+SPARKS = 20  # steps
 _SMALLER = 2.0**-6  # steps are found among values so much smaller: the span times a step may overflow
 _UPPER = 16  # bits
 
@@ -60,7 +60,8 @@ class Distribution(NamedTuple):
         quantiles: at :data:`QUANTILES`, interpolated linearly between the two nearest values.
         error: most that a quantile can be off, as a part of its magnitude or of the smallest normal value;
             0 if exact.
-        spark: counts in equal steps from the 0.1 % to the 99.9 % quantile, the ends with what lies beyond.
+        spark: counts in at most :data:`SPARKS` equal steps from the 0.1 % to the 99.9 % quantile, the ends
+            with what lies beyond; none is narrower than the bins that it parts.
         distinct: number of distinct finite values; ``None`` if it was not counted.
     """
 
@@ -205,7 +206,8 @@ def quantiles_and_spark(
     """Return the quantiles, and counts in equal steps between the first and the last of them."""
     ends = np.cumsum(bins.counts)
     quantiles = _quantiles(bins, ends, extremes)
-    return quantiles, _spark(bins, ends, quantiles[0], quantiles[-1])
+    low, high = quantiles[0], quantiles[-1]
+    return quantiles, _spark(bins, ends, low, high) if low < high else ()
 
 
 def reach(bins: Bins) -> tuple[int, int]:
@@ -268,15 +270,23 @@ def _at(bins: Bins, ends: Values, places: Sequence[int]) -> Values:
 
 
 def _spark(bins: Bins, ends: Values, low: float, high: float) -> tuple[int, ...]:
-    if not low < high:
-        return ()
+    """Return counts in equal steps, in fewer where they would show what is not known of a wide bin."""
     low, high = low * _SMALLER, high * _SMALLER
-    inner = low + (high - low) * np.arange(1, _SPARKS) / _SPARKS
-    at = np.searchsorted(bins.high * _SMALLER, inner)  # the bin that a step ends in
-    at = np.minimum(at, bins.high.size - 1)
-    start, stop, counts = bins.low[at] * _SMALLER, bins.high[at] * _SMALLER, bins.counts[at]
+    narrow = Bins(bins.low * _SMALLER, bins.high * _SMALLER, bins.counts)
+    below, widest = _below(narrow, ends, low, high, SPARKS)
+    if widest * SPARKS > high - low:
+        below, _ = _below(narrow, ends, low, high, max(int((high - low) / widest), 1))
+    return tuple(after - before for before, after in pairwise(below)) if len(below) > 2 else ()
+
+
+def _below(bins: Bins, ends: Values, low: float, high: float, steps: int) -> tuple[list[int], float]:
+    """Return how many values lie below the ends of equal steps, and the width of the widest bin cut."""
+    inner = low + (high - low) * np.arange(1, steps) / steps
+    at = np.minimum(np.searchsorted(bins.high, inner), bins.high.size - 1)  # the bin that a step ends in
+    start, stop, counts = (column[at] for column in bins)
     cut = start < inner
     parts = np.zeros(inner.size)
     parts[cut] = (inner[cut] - start[cut]) / (stop[cut] - start[cut])
-    below = [0, *(ends[at] - counts + np.rint(parts * counts).astype(np.int64)).tolist(), int(ends[-1])]
-    return tuple(after - before for before, after in pairwise(below))
+    below = ends[at] - counts + np.rint(parts * counts).astype(np.int64)
+    widest = float((stop - start)[cut].max(initial=0.0))
+    return [0, *below.tolist(), int(ends[-1])], widest

@@ -1,7 +1,9 @@
 """Values far from zero that lie close together are counted again, in equal steps.
 
 Upper bits tell apart what differs by a part of its magnitude. Where that is coarse beside the spread, as of
-the scales of a norm, the bins that hold the quantiles are counted once more, each value in one of many steps.
+the scales of a norm, the bins that hold the quantiles are counted once more, each value in one of many steps,
+and these again if they are coarse still. What is alike in a step is known exactly: of each, the least and the
+largest value are kept.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from paratree.verbs._distribution import Bins, quantiles_and_spark, reach
+from paratree.verbs._distribution import SPARKS, Bins, quantiles_and_spark, reach
 from paratree.verbs._measured import floats
 from paratree.verbs.reading import ParamUnread, scan
 
@@ -48,26 +50,38 @@ class Coarse(NamedTuple):
     high: float
     extremes: tuple[float, float]
 
-    @property
-    def step(self) -> float:
-        """How far apart two values in one step are at most, rounding included."""
-        rounding = 2 * float(np.spacing(max(abs(self.low), abs(self.high))))
-        return (self.high - self.low) / _STEPS + rounding
+
+class Steps(NamedTuple):
+    """How many values are in each step, and the least and the largest of them."""
+
+    low: Values
+    high: Values
+    counts: Values
+
+    def and_(self, other: Steps) -> Steps:
+        """Return what is in the steps of both."""
+        low, high = np.minimum(self.low, other.low), np.maximum(self.high, other.high)
+        return Steps(low, high, self.counts + other.counts)
 
 
 def coarse(bins: Bins, extremes: tuple[float, float], dtype: str) -> Coarse | None:
     """Return what is to be counted again, if bins of upper bits are wide beside the spread of the values."""
     first, last = reach(bins)
+    low = _ends(bins, first, dtype)[0] if first else extremes[0]
+    high = _ends(bins, last, dtype)[1] if last < bins.low.size - 1 else extremes[1]
+    found = Coarse(bins, first, last, low, high, extremes)
+    return found if _is_coarse(found) else None
+
+
+def _is_coarse(found: Coarse) -> bool:
+    bins, first, last, low, high, _ = found
     with np.errstate(over="ignore"):
         widest = (bins.high[first : last + 1] - bins.low[first : last + 1]).max()
         span = bins.high[last] - bins.low[first]
-        if last - first >= _FEWEST or not widest * _FEWEST > span:
-            return None
-    low = _ends(bins, first, dtype)[0] if first else extremes[0]
-    high = _ends(bins, last, dtype)[1] if last < bins.low.size - 1 else extremes[1]
-    if not (low < high and isfinite(high - low) and isfinite(_STEPS / (high - low))):
-        return None
-    return Coarse(bins, first, last, low, high, extremes)
+        fewest = _FEWEST if last - first < _FEWEST else SPARKS
+        return bool(
+            widest * fewest > span and low < high and isfinite(high - low) and isfinite(_STEPS / (high - low))
+        )
 
 
 def _ends(bins: Bins, place: int, dtype: str) -> tuple[float, float]:
@@ -90,43 +104,65 @@ def refined(
     executor: Executor | None = None,
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """Read parameters again, and yield the name of each with its figures that are finer now."""
-    names = list(found)
-    counts: dict[str, Values] = {}
+    while found:
+        again: dict[str, Coarse] = {}
+        for name, steps in _counted(params, found, threads, executor):
+            figures, finer = _figures(found[name], steps)
+            again |= {} if finer is None else {name: finer}
+            yield name, figures
+        found = again
 
-    def places(block: Block, values: Values) -> Values:
+
+def _counted(
+    params: Mapping[str, Param], found: Mapping[str, Coarse], threads: int | None, executor: Executor | None
+) -> Iterator[tuple[str, Steps]]:
+    names = list(found)
+    sums: dict[str, Steps] = {}
+
+    def places(block: Block, values: Values) -> Steps:
         return _count(floats(values)[0], found[names[block.item]])
 
     for block, more in scan([params[name] for name in names], places, threads=threads, executor=executor):
         if isinstance(more, ParamUnread):  # read a moment ago; what was found then stays
             continue
         name = names[block.item]
-        counts[name] = counts[name] + more if name in counts else more
+        sums[name] = sums[name].and_(more) if name in sums else more
         if block.is_last:
-            yield name, _figures(found[name], counts.pop(name))
+            yield name, sums.pop(name)
 
 
-def _count(values: Values, found: Coarse) -> Values:
-    """Return how many values are in each step."""
+def _count(values: Values, found: Coarse) -> Steps:
+    """Return how many values are in each step, and which."""
+    low, high = np.full(_STEPS, np.inf), np.full(_STEPS, -np.inf)
     counts = np.zeros(_STEPS, np.int64)
     scale = _STEPS / (found.high - found.low)
     for start in range(0, values.size, _COUNTED):
         part = values[start : start + _COUNTED]
         with np.errstate(invalid="ignore"):
             within = (part >= found.low) & (part <= found.high)
-        places = (part if within.all() else part[within]).astype(np.float64)
-        places -= found.low
-        places *= scale
-        np.minimum(places, _STEPS - 1, out=places)
-        counts += np.bincount(places.astype(np.intp), minlength=_STEPS)
-    return counts
+        inside = (part if within.all() else part[within]).astype(np.float64)
+        if not inside.size:
+            continue
+        places = np.minimum((inside - found.low) * scale, _STEPS - 1).astype(np.uint16)
+        order = places.argsort(kind="stable")  # by radix: five times as fast as to sort the values
+        inside, places = inside[order], places[order]
+        starts = np.append(0, (places[1:] != places[:-1]).nonzero()[0] + 1)
+        at = places[starts]
+        low[at] = np.minimum(low[at], np.minimum.reduceat(inside, starts))
+        high[at] = np.maximum(high[at], np.maximum.reduceat(inside, starts))
+        counts[at] += np.diff(starts, append=inside.size)
+    return Steps(low, high, counts)
 
 
-def _figures(found: Coarse, counts: Values) -> dict[str, Any]:
-    taken = counts.nonzero()[0]
-    width = (found.high - found.low) / _STEPS
-    low, high = (np.minimum(found.low + ends * width, found.high) for ends in (taken, taken + 1))
+def _figures(found: Coarse, steps: Steps) -> tuple[dict[str, Any], Coarse | None]:
+    """Return the figures that are finer now, and what is to be counted again even so."""
+    taken = steps.counts.nonzero()[0]
     below, above = slice(found.first), slice(found.last + 1, None)
-    parts = zip(found.bins, (low, high, counts[taken]), strict=True)
+    parts = zip(found.bins, (column[taken] for column in steps), strict=True)
     bins = Bins(*(np.concatenate([old[below], new, old[above]]) for old, new in parts))
     quantiles, spark = quantiles_and_spark(bins, found.extremes)
-    return {"quantiles": quantiles, "quantile_error": 0.0, "quantile_step": found.step, "spark": spark}
+    first, last = reach(bins)
+    off = float((bins.high[first : last + 1] - bins.low[first : last + 1]).max())
+    figures = {"quantiles": quantiles, "quantile_error": 0.0, "quantile_step": off, "spark": spark}
+    finer = Coarse(bins, first, last, float(bins.low[first]), float(bins.high[last]), found.extremes)
+    return figures, finer if _is_coarse(finer) else None

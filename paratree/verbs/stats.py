@@ -67,7 +67,8 @@ class ParamStats:
             0 if they were not. Quantiles are exact if both are 0; one of them always is.
         distinct: number of distinct values of a type of at most 16 bits.
         histogram: counts by powers of two; ``None`` if it was not asked for.
-        spark: counts in equal steps from the 0.1 % to the 99.9 % quantile; empty if all are alike.
+        spark: counts in equal steps, at most 20, from the 0.1 % to the 99.9 % quantile; fewer where values
+            were not told apart as finely, and empty if those between are alike.
         of: what was measured: ``"values"``, ``"absolute values"`` (complex), ``"dequantised values"``.
         tied_with: the first name of the tied group if that stands for this one, too.
         params: how many parameters these are.
