@@ -65,7 +65,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         return complain("the memory is not enough; 'paratree get --slice' reads a part", arguments)
     except KeyboardInterrupt:
         return INTERRUPTED
+    except Exception as error:  # noqa: BLE001 -- Python would exit with 1, which says "different"
+        return complain(_of_bug(error), arguments)
     return status
+
+
+def _of_bug(error: Exception) -> str:
+    """Return what is said of an exception that nobody has foreseen."""
+    fact = printable(f"{type(error).__name__}: {error}")
+    return f"{fact}; this is a bug of paratree: please report the command and what it prints with --debug"
 
 
 def _of_system(error: OSError) -> str:
