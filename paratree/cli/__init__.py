@@ -12,6 +12,7 @@ import codecs
 import errno
 import gc
 import os
+import re
 import sys
 
 import paratree
@@ -24,9 +25,11 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _LOOK_UPS = ("show", "get", "stats", "spectrum")  # commands of which 1 says that nothing was found
-_ASCII = str.maketrans(
-    {"×": "x", "·": "-", "–": "-", "…": "...", "⛓": "="}
-)  # for a stdout that has no such signs
+_ASCII = str.maketrans({  # for a stdout that has no such signs
+    "×": "x", "·": "-", "–": "-", "…": "...", "⛓": "=", "Δ": "d", "→": "->", "←": "<-", "≤": "<=", "±": "+-",
+    "✗": "x",
+})  # fmt: skip
+_BARS = re.compile(r"(?:(?<![^\s▁-█])|(?<=\x1b\[36m))[▁-█]+(?![^\s▁-█\x1b])")  # not what is a part of a name
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -87,9 +90,11 @@ def _of_system(error: OSError) -> str:
 
 
 def _in_ascii(error: UnicodeError) -> tuple[str, int]:
-    """Write what stdout cannot encode: our own signs in ASCII, everything else escaped."""
+    """Write what stdout cannot encode: our own signs in ASCII, no bars, everything else escaped."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
+    if bars := _BARS.match(error.object, error.start):
+        return "", min(bars.end(), error.end)
     found = error.object[error.start : error.end]
     return found.translate(_ASCII).encode("ascii", "backslashreplace").decode(), error.end
 
