@@ -101,7 +101,12 @@ class Format(Protocol):
 
 
 class Live(Protocol):
-    """What only a parameter of a live model has; each of it is found out when it is asked for."""
+    """What only a parameter of a live model has; each of it is found out when it is asked for.
+
+    Two attributes are optional. ``deferred``, a ``bool``: whether the parameter waits for its shape, and the
+    framework's ``allocate`` can give it memory. ``unwritable``, a ``str`` or ``None``: why ``assign`` would
+    refuse one that has memory, and what to do: ``"fact; advice"``.
+    """
 
     @property
     def handle(self) -> Any:
@@ -135,6 +140,10 @@ class Framework(Protocol):
     verbs have resolved selectors, so names are names of the tree; they have checked shapes and dtypes, and
     they name a tied group by its first name only unless said otherwise. A function that the framework cannot
     offer raises :class:`~paratree.core.errors.UnsupportedError` with the reason and what to do instead.
+
+    One function is optional: ``allocate(parameter, shape) -> undo``. It gives a parameter whose ``Live`` is
+    ``deferred``, by its handle, memory of a shape, so that ``assign`` can fill it, and returns the function
+    without arguments that takes it away again; if it fails, nothing is changed.
     """
 
     def matches(self, source: object, /) -> bool:

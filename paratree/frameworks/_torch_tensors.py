@@ -124,6 +124,18 @@ def tensor_of(values: Values, like: torch.Tensor) -> torch.Tensor:
     return torch.from_numpy(carried).view(like.dtype).to(like.device)
 
 
+def unwritable(tensor: torch.Tensor, native: str) -> str | None:
+    """Say why values cannot be copied into a tensor that has memory, and what to do; ``native`` is it."""
+    if tensor.is_inference() and not torch.is_inference_mode_enabled():
+        fact = "made under torch.inference_mode() and fixed outside it"
+        return f"{fact}; load inside it, or make the model outside"
+    steps = zip(tensor.shape, tensor.stride(), strict=True)
+    if tensor.numel() and any(step == 0 and n > 1 for n, step in steps):
+        fix = f"put {native}.detach().clone() in its place, of a parameter in an nn.Parameter"
+        return f"expanded, so that one value in memory stands for several; {fix}"
+    return None
+
+
 def _dtype(tensor: torch.Tensor) -> str:
     return _name_of(tensor.dtype)
 

@@ -22,7 +22,7 @@ from paratree.core.param import Param
 from paratree.core.tree import Origin, ParamTree
 from paratree.frameworks._torch_changes import assign, freeze, groups, tie, untie
 from paratree.frameworks._torch_gradients import differentiate, gradients
-from paratree.frameworks._torch_tensors import TensorArray
+from paratree.frameworks._torch_tensors import TensorArray, unwritable
 
 if TYPE_CHECKING:
     from typing import Any
@@ -219,6 +219,11 @@ class _Live:
         if self._owner is None and not isinstance(self.handle, nn.Parameter):
             return None
         return self._kind == PARAMETER and bool(self.handle.requires_grad)
+
+    @property
+    def unwritable(self) -> str | None:
+        """Why PyTorch would not copy values into it."""
+        return unwritable(self.handle, self.native)
 
     @property
     def layout(self) -> str | None:

@@ -90,7 +90,7 @@ def taken(param: Param, sources: Sequence[Param], tied: Iterable[str], how: How)
 
 
 def _from(param: Param, source: Param, how: How) -> Taken:
-    here = None if is_deferred(param) else param.array.problem
+    here = None if is_deferred(param) else param.array.problem or getattr(param.live, "unwritable", None)
     if (problem := here or source.array.problem) is not None:
         fact, advice = fact_and_advice(problem)
         return Taken(REFUSED, problem=fact, fix=advice)
