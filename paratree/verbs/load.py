@@ -17,6 +17,7 @@ from paratree.verbs._axes import are_turned, other_order
 from paratree.verbs._load_causes import groups_of
 from paratree.verbs._load_plan import Wanted, plan
 from paratree.verbs._load_report import Loaded, LoadError, ParamLoad
+from paratree.verbs._load_shared import without_clashes
 from paratree.verbs._load_values import How, is_deferred, taken
 from paratree.verbs.reading import opened, selected, unsaved_names
 
@@ -101,10 +102,10 @@ def load(
         wanted = wanted._replace(prefix=f"{prefix}.")
     with opened(source) as whole:
         chosen = selected(whole, wanted.select)
-        found = plan(tree, whole, chosen, wanted, unsaved_names(model, tree))
+        found = plan(tree, whole, chosen, wanted, unsaved_names(tree))
         turned = are_turned(_paired(tree, found), (tree, whole), tree)
         how = How(bool(turned), not isinstance(source, str | PathLike))
-        read, values = _read(tree, found, how, progress)
+        read, values = without_clashes(*_read(tree, found, how, progress), tree)
         rows = _in_order([*read, *found.rest], tree)
         groups = groups_of(rows, found, wanted)
         report = Loaded(
@@ -191,7 +192,7 @@ def _assigned(framework: Framework, model: Any, tree: ParamTree, values: dict[st
                 old[name] = np.array(tree[name].value)
             filled = framework.assign(filled, tree, {name: values.pop(name)})
     except BaseException as error:
-        framework.assign(model, tree, old)
+        framework.assign(model, tree, dict(reversed(old.items())))  # as memory may be shared
         for part in undo:
             part()
         error.add_note("paratree: nothing is changed; the old values were put back")

@@ -57,7 +57,7 @@ def selected(
     return found
 
 
-def unsaved_names(_: object, tree: ParamTree) -> frozenset[str]:
+def unsaved_names(tree: ParamTree) -> frozenset[str]:
     """Return the names of what is left out when the model that a tree was opened from is saved."""
     return frozenset(name for name, param in tree.items() if not param.is_saved)
 
