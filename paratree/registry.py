@@ -70,13 +70,18 @@ def _open_path(path: str) -> ParamTree:
     for _ in range(_RETRIES):
         file = LocalFile(_file_of(path))
         try:
-            return find_format(file).open(file)
+            return _opened(file)
         except (CorruptFileError, SourceNotFoundError):
             if not file.is_replaced:
                 raise
             file.close()
-    file = LocalFile(_file_of(path))
-    return find_format(file).open(file)
+    return _opened(LocalFile(_file_of(path)))
+
+
+def _opened(file: LocalFile) -> ParamTree:
+    tree = find_format(file).open(file)
+    tree.files = file.named
+    return tree
 
 
 def _file_of(path: str) -> str:

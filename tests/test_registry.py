@@ -13,6 +13,7 @@ import pytest
 
 import paratree as pt
 from paratree import registry
+from paratree.core.tree import Origin
 from tests.attacks.cases_keras import hdf5, keras3
 from tests.attacks.makers import member, npy, safetensors, torch_zip, zipped
 
@@ -104,7 +105,7 @@ def test_third_parties_add_and_never_replace(tmp_path, monkeypatch):
     other = types.ModuleType("other")
     other.NAME, other.SUFFIXES, other.FOLDER = "other", (".other",), ("*.other",)
     other.sniff = lambda file: file.head.startswith(b"OTHER")
-    other.open = lambda file: "opened by other"
+    other.open = lambda file: pt.ParamTree({}, Origin(file.path, "other"))
     other.matches = lambda source: isinstance(source, set)
 
     class Point:
@@ -122,7 +123,7 @@ def test_third_parties_add_and_never_replace(tmp_path, monkeypatch):
     try:
         path = tmp_path / "m"
         path.write_bytes(b"OTHER")
-        assert pt.open(path) == "opened by other"
+        assert (pt.open(path).format, [*pt.open(path).files]) == ("other", [str(path)])
         path.write_bytes(safetensors())
         assert pt.open(path).format == "safetensors"
         monkeypatch.setattr(other, "open", lambda source, grads: "a live other")

@@ -147,6 +147,7 @@ def joined(first: ParamTree, second: ParamTree) -> ParamTree:
         [tree.close for tree in origins],
         immutable=first.immutable or second.immutable,
     )
+    origin.files = [*first.files, *second.files]
     return ParamTree({**first, **second}, origin)
 
 

@@ -11,7 +11,7 @@ from paratree.core.param import Param
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, ItemsView, Iterable, Iterator, ValuesView
+    from collections.abc import Callable, Collection, ItemsView, Iterable, Iterator, ValuesView
     from types import TracebackType
     from typing import Any, Self
 
@@ -29,9 +29,10 @@ class Origin:
         meta: plain values that stand beside the parameters: epoch, learning rate, configuration.
         notes: what one should know, a sentence each: what was not understood, what was skipped.
         immutable: whether the arrays cannot be changed, so that tied names part when they are trained.
+        files: paths of the files that were opened so far; it grows if others are opened when values are read.
     """
 
-    __slots__ = ("_closers", "format", "immutable", "meta", "notes", "source")
+    __slots__ = ("_closers", "files", "format", "immutable", "meta", "notes", "source")
 
     def __init__(
         self,
@@ -46,6 +47,7 @@ class Origin:
         self.source, self.format, self.immutable = source, format, immutable
         self.meta: Mapping[str, Any] = {} if meta is None else meta
         self.notes, self._closers = tuple(notes), tuple(closers)
+        self.files: Collection[str] = ()
 
     def close(self) -> None:
         """Close every file that the tree reads from."""
@@ -98,6 +100,15 @@ class ParamTree(Mapping[str, Param]):
     @source.setter
     def source(self, name: str) -> None:
         self._origin.source = name
+
+    @property
+    def files(self) -> Collection[str]:
+        """Paths of the files that were opened so far, of a checkpoint that has others read when asked."""
+        return self._origin.files
+
+    @files.setter
+    def files(self, paths: Collection[str]) -> None:
+        self._origin.files = paths
 
     @property
     def format(self) -> str:

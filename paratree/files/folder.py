@@ -63,7 +63,7 @@ def beside(file: LocalFile, name: str, *, links: bool = False) -> LocalFile:
     path = os.path.join(folder, *parts)  # noqa: PTH118
     if links:
         _check_there(file, name, os.path.exists(path), path)  # noqa: PTH110
-        return LocalFile(path)
+        return _named(file, LocalFile(path))
     held = -1
     try:
         held = os.open(folder or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -80,8 +80,15 @@ def beside(file: LocalFile, name: str, *, links: bool = False) -> LocalFile:
         _check_same(file)
         _check_there(file, name, error.errno != ENOENT, path)
         raise
-    found = LocalFile(path, held)
+    found = _named(file, LocalFile(path, held))
     _check_same(file)
+    return found
+
+
+def _named(file: LocalFile, found: LocalFile) -> LocalFile:
+    """Note that a file names another one."""
+    file.named[found.path] = None
+    found.named = file.named
     return found
 
 

@@ -60,12 +60,17 @@ def read(source: Source, offset: int, length: int) -> bytes:
 
 
 class LocalFile:
-    """One open file. It stays what it was if another file takes its path; if it changes, reads fail."""
+    """One open file. It stays what it was if another file takes its path; if it changes, reads fail.
+
+    Attributes:
+        named: paths of this file, first, and of those that it or one of them names, once opened.
+    """
 
     member: str | None = None
 
     def __init__(self, path: str | os.PathLike[str], descriptor: int = -1) -> None:
         self.path, self._descriptor = os.fspath(path), descriptor
+        self.named = {self.path: None}
         try:
             mode = os.stat(self.path if descriptor < 0 else descriptor).st_mode  # noqa: PTH116 -- pathlib is slow to import
             if not stat.S_ISREG(mode):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from paratree.core.dtypes import BITS
 from paratree.core.errors import MismatchError, NoSuchParamError, UnreadableError, printable
 from paratree.core.param import Param
+from paratree.verbs._source_files import NO_FILES, SourceFiles, files_of
 from paratree.verbs.listing import reason_of
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ class Values:
         values: its values, or the part asked for.
         dtype: name of the dtype of ``values``.
         changed: how many values the cast to another dtype changed.
+        files: those of the source, none of which the values may take the place of.
     """
 
     source: str
@@ -38,6 +40,7 @@ class Values:
     values: np.ndarray[Any, Any]
     dtype: str
     changed: int = 0
+    files: SourceFiles = NO_FILES
 
 
 def get(tree: ParamTree, name: str, index: Index = ..., *, dtype: str | None = None) -> Values:
@@ -71,9 +74,9 @@ def get(tree: ParamTree, name: str, index: Index = ..., *, dtype: str | None = N
     with placed(tree, param):
         values = np.asarray(param[index])
     if dtype is None or dtype == param.dtype:
-        return Values(tree.source, param, values, param.dtype)
+        return Values(tree.source, param, values, param.dtype, files=files_of(tree))
     cast, changed = _cast(values, dtype)
-    return Values(tree.source, param, cast, dtype, changed)
+    return Values(tree.source, param, cast, dtype, changed, files_of(tree))
 
 
 def param_of(tree: ParamTree, name: str) -> Param:
@@ -153,6 +156,7 @@ def write_npy(found: Values, path: str, *, force: bool = False) -> None:
     Raises:
         UnreadableError: NumPy's format has no word for the dtype.
         FileExistsError: there is a file and ``force`` is false.
+        MismatchError: the file is one of the source itself.
     """
     from numpy.lib import format as npy
 
@@ -162,5 +166,6 @@ def write_npy(found: Values, path: str, *, force: bool = False) -> None:
         raise UnreadableError(
             f"{printable(found.param.name)}: a .npy file cannot say {found.dtype}; cast it: --dtype float32"
         )
+    found.files.check_is_none(path)
     with replacing(path, force=force) as file:
         npy.write_array(file, found.values, allow_pickle=False)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from paratree.core.errors import UnreadableError, printable
 from paratree.files.atomic import replacing
 from paratree.verbs import _manifest_file
+from paratree.verbs._source_files import NO_FILES, SourceFiles, files_of
 from paratree.verbs.fingerprint import fingerprint
 from paratree.verbs.reading import opened, selected
 
@@ -30,12 +31,14 @@ class Manifest:
         kinds: name -> ``"parameter"``, ``"buffer"``, ``"state"`` or ``"other"``, as the source told.
         ties: the tied groups of the source; empty where its format records none.
         hash: that of all, which :func:`paratree.fingerprint` gives, too.
+        files: those of the source, none of which a manifest may take the place of.
     """
 
     params: Mapping[str, ParamFingerprint]
     kinds: Mapping[str, str]
     ties: tuple[tuple[str, ...], ...]
     hash: str
+    files: SourceFiles = NO_FILES
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Manifest) and self.hash == other.hash
@@ -61,11 +64,13 @@ class Manifest:
 
         Raises:
             FileExistsError: there is a file, and ``force`` is false.
+            MismatchError: the file is one of the source itself.
             OSError: the path is no place for a file, or the disk is full.
 
         Example:
             >>> pt.manifest("model.pt").save("model.manifest.json")  # doctest: +SKIP
         """
+        self.files.check_is_none(path)
         with replacing(path, force=force) as file:
             file.write(self.text.encode("ascii"))
 
@@ -121,7 +126,8 @@ def manifest(
         ties = tuple(
             names for group in chosen.ties if len(names := tuple(n for n in group if n in found.params)) > 1
         )
-    return Manifest(found.params, kinds, ties, found.hash)
+        files = files_of(tree)
+    return Manifest(found.params, kinds, ties, found.hash, files)
 
 
 def manifest_of(path: str | os.PathLike[str]) -> Manifest:
