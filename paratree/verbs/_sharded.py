@@ -20,7 +20,7 @@ from paratree.files.local import LocalFile
 from paratree.files.shards import shards_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from contextlib import AbstractContextManager
 
     from paratree.core.plugin import Format
@@ -98,6 +98,7 @@ def write_shards(
     path = str(Path(path))
     stem, index = path.removesuffix(suffix), path + INDEX
     old = _named(index, stem, suffix)
+    others = _others(index, old)
     notes: dict[str, None] = {}
     with give(index) as output:
         names = _names(stem, suffix, len(parts), replacing=bool(old))  # when what is left of others is gone
@@ -105,8 +106,8 @@ def write_shards(
             with output.beside(name) as shard:
                 notes |= dict.fromkeys(writer.save(part, shard))
         output.write(_index(parts, names, writer))
-        output.replaced += old
-    return [*names, index], list(notes)
+        output.replaced += old.difference(*others.values())
+    return [*names, index], [*notes, *_kept(others)]
 
 
 def _names(stem: str, suffix: str, count: int, *, replacing: bool) -> list[str]:
@@ -127,16 +128,46 @@ def _named(index: str, stem: str, suffix: str) -> set[str]:
     """Return the shards that an index names, if it is there; only such as ``_names`` makes: it may lie."""
     if not Path(index).is_file():
         return set()
-    file = LocalFile(index)
     try:
-        found = {name for shards in shards_of(file).values() for name in shards}
+        found = _shards_in(index)
     except ParatreeError:
         return set()
-    finally:
-        file.close()
     folder, name = Path(stem).parent, re.escape(Path(stem).name)
     ours = re.compile(rf"{name}(-[0-9a-f]{{8}})?-[0-9]{{5}}-of-[0-9]{{5}}{re.escape(suffix)}")
     return {str(folder / shard) for shard in found if ours.fullmatch(shard)}
+
+
+def _shards_in(index: str) -> set[str]:
+    file = LocalFile(index)
+    try:
+        return {name for shards in shards_of(file).values() for name in shards}
+    finally:
+        file.close()
+
+
+def _others(index: str, shards: set[str]) -> dict[str, set[str]]:
+    """Return which of some shards other indexes in the folder name, too: all, if one cannot be read."""
+    found = {}
+    for path in sorted(Path(index).parent.glob("*.json")) if shards else ():
+        if path.name == Path(index).name or not path.is_file():
+            continue
+        try:
+            own = {str(path.parent / name) for name in _shards_in(str(path))}
+        except (ParatreeError, OSError):
+            own = shards if ".index." in path.name else set()
+        if own := own & shards:
+            found[path.name] = own
+    return found
+
+
+def _kept(others: Mapping[str, set[str]]) -> list[str]:
+    """Say which files of the old checkpoint stay."""
+    notes = []
+    for index, shards in others.items():
+        names = sorted(printable(Path(shard).name) for shard in shards)
+        listed = ", ".join(names[:5]) + ", …" * (len(names) > 5)
+        notes.append(f"not removed, as {printable(index)} names them, too: {listed}")
+    return notes
 
 
 def rivals(path: str, writer: Format, *, in_shards: bool) -> list[str]:

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from fractions import Fraction
+from pathlib import Path
 
 import hypothesis.extra.numpy as hnp
 import ml_dtypes
@@ -728,6 +729,36 @@ def test_an_index_cannot_have_other_files_removed(tmp_path):
     (tmp_path / "m.safetensors.index.json").write_text(json.dumps(index))
     pt.save(tree, tmp_path / "m.safetensors", shard_size=40, force=True)
     assert all((tmp_path / name).read_bytes() == b"precious" for name in named[:-1])
+
+
+@pytest.mark.parametrize(
+    ("other", "text", "kept"),
+    [
+        ("b.safetensors.index.json", None, [0, 1, 2]),
+        ("model.safetensors.index.fp16.json", None, [0, 1, 2]),
+        ("b.safetensors.index.json", '{"weight_map": {"a": "%s"}}', [1]),
+        ("b.safetensors.index.json", '{"weight_map": {', [0, 1, 2]),
+        ("config.json", '{"weight_map": {', []),
+        ("config.json", '{"name": "%s"}', []),
+    ],
+)
+def test_shards_that_another_index_names_stay(other, text, kept, tmp_path):
+    path, index = tmp_path / "model.safetensors", tmp_path / "model.safetensors.index.json"
+    arrays = {name: np.full(4, n, np.float32) for n, name in enumerate("abc")}
+    old = [Path(file) for file in pt.save(tree_of(arrays), path, shard_size=16).files[:-1]]
+    is_whole = text is None
+    text = index.read_text() if is_whole else text.replace("%s", old[1].name)
+    (tmp_path / other).write_text(text)
+    new = tree_of({name: values + 1 for name, values in arrays.items()})
+    stayed = [old[n].name for n in kept]
+    note = f"not removed, as {other} names them, too: {', '.join(stayed)}"
+    for dry_run in (True, False):
+        saved = pt.save(new, path, shard_size=16, force=True, dry_run=dry_run)
+        assert saved.notes == ((note,) if kept else ())
+    assert [file.name for file in old if file.exists()] == stayed
+    assert pt.open(index)["c"].value[0] == 3
+    if is_whole and other.endswith(".index.json"):
+        assert pt.open(tmp_path / other)["c"].value[0] == 2
 
 
 def test_an_interrupt_when_the_index_is_there_keeps_its_shards(tmp_path, monkeypatch):
