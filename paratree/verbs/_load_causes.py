@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 from paratree.core.errors import MismatchError, NoSuchParamError
 from paratree.core.names import BUFFER, PARAMETER, split
+from paratree.verbs._load_places import PLAIN, in_words, places_alike
 from paratree.verbs._load_report import FAILING, MISSING, REFUSED, SHAPE, UNEXPECTED, LoadGroup, ParamLoad
 from paratree.verbs._matching import match
 from paratree.verbs._proposing import propose
@@ -15,6 +15,7 @@ from paratree.verbs._verdict import common_place
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from typing import Any
 
     from paratree.core.tree import ParamTree
     from paratree.verbs._load_plan import Plan, Wanted
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from paratree.verbs._proposing import Proposal
 
 _MOST_PLACES = 8  # of one cause; more are told as one
-_PLAIN = re.compile(r"[\w./-]+")  # of a name that a selector takes as it is
 _LEFT = "strict=False loads the rest"
 
 
@@ -111,24 +111,36 @@ def _mended(plan: Plan, wanted: Wanted) -> _Mended:
     known = {*plan.names.pairs}
     pairs = [pair for pair in made.pairs if pair not in known]
     ours, theirs = (frozenset(names) for names in (zip(*pairs, strict=True) if pairs else ((), ())))
-    return _Mended(ours, theirs, _options(found.names, _best(plan, wanted, found, made)))
+    first, second = _prefixes(wanted, found, made)
+    options = _best(plan, wanted, found, made, (first, second))
+    places = places_alike(plan.chosen, plan.part, made.pairs, first) if "select" in options else [first]
+    ours = ours.union(place + name[len(first) :] for name in ours for place in places)
+    words = in_words([(place, _instead(options, first, place)) for place in places])
+    verb = "name matches" if found.names == 1 else "names match"
+    return _Mended(ours, theirs, f"{found.names} more {verb} {words}")
 
 
-def _options(names: int, options: Mapping[str, object]) -> str:
-    """Return options as one writes them, to be pasted: ``repr`` escapes what a terminal could act on."""
-    words = ", ".join(f"{option}={value!r}" for option, value in options.items() if value)
-    return f"{names} more {'name matches' if names == 1 else 'names match'} with {words}"
+def _instead(options: Mapping[str, Any], first: str, place: str) -> dict[str, object]:
+    """Return options for another place of the source than that whose names begin with ``first``."""
+    if place == first:
+        return {**options}
+    strip = [place if prefix == first else prefix for prefix in options["strip"]]
+    rules = {f"{first}**": f"{place}**"}
+    rename = {rules.get(old, old): new for old, new in options["rename"].items()}
+    return {**options, "select": f"{place}**", "strip": strip, "rename": rename}
 
 
-def _best(plan: Plan, wanted: Wanted, found: Proposal, made: Match) -> dict[str, object]:
+def _best(
+    plan: Plan, wanted: Wanted, found: Proposal, made: Match, prefixes: tuple[str, str]
+) -> dict[str, object]:
     """Return the options that make names match; where one of the two has more than that, those of a part."""
     options: dict[str, object] = {"strip": [*found.prefixes], "rename": dict(found.rename)}
-    first, second = _prefixes(wanted, found, made)
+    first, second = prefixes
     if second and _has_more(plan.part, made.only_b):
         rename = wanted.rename if isinstance(wanted.rename, Mapping) else {}
         strip = [*dict.fromkeys((*wanted.strip, *[first] * bool(first)))]
         options = {"prefix": wanted.prefix + second, "strip": strip, "rename": dict(rename)}
-    if _PLAIN.fullmatch(first) and wanted.select is None and _has_more(plan.chosen, made.only_a):
+    if PLAIN.fullmatch(first) and wanted.select is None and _has_more(plan.chosen, made.only_a):
         options = {"select": f"{first}**", **options}
     return options
 

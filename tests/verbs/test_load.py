@@ -318,9 +318,15 @@ def test_groups_tell_the_cause_and_what_to_do(tmp_path):
     assert "7 × 3 → 5 × 3" in text
 
 
-def pasted(error, net, source, **given):
-    """Load with the options that an error proposes, as they are written there."""
-    options = re.search(r"names? match(?:es)? with (.*?)(?: \(\.report has every row\))?$", str(error))[1]
+def proposed(error):
+    """Return the options that an error proposes, each of several choices, as they are written there."""
+    words = re.search(r"names? match(?:es)? (.*?)(?: \(\.report has every row\))?$", str(error))[1]
+    return [choice.partition("with ")[2] for choice in words.split("; or ")]
+
+
+def pasted(error, net, source, place=0, **given):
+    """Load with options that an error proposes."""
+    options = proposed(error)[place]
     return eval(f"pt.load(net, source, **given | dict({options}))", {**globals(), **locals()})
 
 
@@ -354,6 +360,53 @@ def test_the_part_of_a_source_that_a_model_takes_is_proposed_as_a_selection():
     error = refused(net, source)
     assert "2 more names match with select='backbone.**', strip=['backbone.']" in str(error)
     assert pasted(error, net, source).complete
+
+
+def placed(**nets):
+    return {
+        f"{place}.{name}": value for place, net in nets.items() for name, value in net.state_dict().items()
+    }
+
+
+@pytest.mark.parametrize(
+    "places",
+    [
+        ("model", "ema"), ("net", "averaged_net"), ("state_dict", "EMA"), ("module", "generator"),
+        ("generator", "discriminator"), ("generator", "discriminator", "swaModel"),
+    ],
+)  # fmt: skip
+def test_of_places_that_fill_a_model_alike_each_is_proposed_the_averages_last(places):
+    trained = {place: small(seed) for seed, place in enumerate(places)}
+    for order in (trained, dict(reversed(trained.items()))):
+        source = {**placed(**order), "step": torch.tensor(3)}
+        net = small(9)
+        error = refused(net, source)
+        named = [re.match(r"select='(.*?)\.\*\*', strip=\['\1\.'\]$", each)[1] for each in proposed(error)]
+        assert sorted(named) == sorted(places)
+        if order is trained or places[0] in ("model", "net", "state_dict", "module"):
+            assert named == [*places]
+        assert str(error).count("for the averaged weights (EMA) with ") == sum(
+            place in ("ema", "averaged_net", "EMA", "swaModel") for place in places
+        )
+        group = next(group for group in error.report.groups if group.status == "unexpected")
+        assert {name.partition(".")[0] for name in group.names} == {*places}
+        for number, place in enumerate(named):
+            net = small(9)
+            assert pasted(error, net, source, number).complete
+            assert bits(net) == bits(trained[place])
+
+
+def test_a_place_of_other_shapes_or_with_fewer_names_is_no_alternative():
+    source = placed(model=small(), ema=nn.Linear(4, 8), other=nn.Sequential(nn.Linear(4, 2)))
+    assert proposed(refused(small(1), source)) == ["select='model.**', strip=['model.']"]
+
+
+def test_of_many_places_some_are_named_and_the_rest_counted():
+    source = placed(**{f"expert{number}": nn.Linear(3, 2) for number in range(6)})
+    error = refused(nn.Linear(3, 2), source)
+    assert "select='expert3.**'" in str(error)
+    assert "expert4.**" not in str(error)
+    assert "; or of 2 more places alike" in str(error)
 
 
 @pytest.mark.parametrize("word", ["it's", 'a"b', "a\\b", "esc\x1b", "bidi\u202e", "*"])
