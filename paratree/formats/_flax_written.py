@@ -1,6 +1,7 @@
 """Write Flax msgpack: nested maps of arrays, each an extension, those of over 2^30 bytes in chunks.
 
-Layout: ``flax/serialization.py`` (0.12); the encoding is that of the MessagePack specification.
+Layout: ``flax/serialization.py`` (0.12). Plain values and empty containers of a pytree are written in their
+places, since Flax restores a state only from the whole structure.
 """
 
 from __future__ import annotations
@@ -10,21 +11,29 @@ from typing import TYPE_CHECKING, Any, cast
 from paratree.core.array import parts_between, size_of
 from paratree.core.dtypes import nbytes
 from paratree.core.errors import UnsupportedError, printable
-from paratree.formats._pytrees import with_collections
+from paratree.core.plain import PlainValues
+from paratree.files.output import blocks
+from paratree.formats._flax_packed import list_head, map_head, plain, text, whole
+from paratree.formats._pytrees import Packed, Stored, arrays, places, with_collections
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     import numpy as np
 
     from paratree.core.array import Index, LazyArray
+    from paratree.core.plain import Path
     from paratree.core.tree import ParamTree
     from paratree.files.output import Output
 
-    Nested = Mapping[str, "Nested | LazyArray"]
+    Nested = Mapping[str, "Nested | LazyArray | Stored | bytes"]
 
 _LARGEST = 1 << 30  # bytes of an array, or of one chunk of it
 _LONGEST_FIRST = 255
+_NO_PLACES = (
+    "a part of a pytree, or one with other names, has no places for plain values and empty containers"
+)
+_MOST_NAMED = 5  # in a note
 _NDARRAY = 1  # the extension
 _CHUNKED = "__msgpack_chunked_array__"
 
@@ -41,12 +50,12 @@ def write(tree: ParamTree, output: Output) -> list[str]:
         what = f"maps of arrays begin with a printable name of at most {_LONGEST_FIRST} bytes"
         here = repr(printable(first[:80])) if nested else "no parameters"
         raise UnsupportedError(f"{what}, by which their files are known; this one has {here}")
+    notes = _add_plain(nested, tree)
     _write_map(nested, output)
-    left = ", ".join(map(printable, list(tree.meta)[:5]))
-    return [f"maps of arrays have no place for metadata, left out: {left}"] if left else []
+    return notes
 
 
-def _nested(tree: ParamTree) -> Nested:
+def _nested(tree: ParamTree) -> dict[str, Any]:
     root: dict[str, Any] = {}
     for name, param in tree.items():
         *path, last = name.split(".")
@@ -69,24 +78,83 @@ def _clash(name: str) -> UnsupportedError:
     )
 
 
+def _add_plain(nested: dict[str, Any], tree: ParamTree) -> list[str]:
+    """Add what a pytree has beside its arrays; return what is left out, and why."""
+    meta = tree.meta
+    if not isinstance(meta, PlainValues):
+        return _left_out("maps of arrays have no place for metadata", meta)
+    if tree.keys() != set(meta.names):
+        names = [".".join(path) for path, _ in meta.places()]
+        return _left_out(_NO_PLACES, names)
+    refused = [".".join(path) for path, value in meta.places() if not _add(nested, path, value)]
+    return _left_out("msgpack has no place for it", refused)
+
+
+def _left_out(why: str, names: Iterable[str]) -> list[str]:
+    names = list(names)
+    left = ", ".join(map(printable, names[:_MOST_NAMED]))
+    more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
+    return [f"{why}, left out: {left}{more}"] if left else []
+
+
+def _add(nested: dict[str, Any], path: Path, value: Any) -> bool:
+    """Put a value in its place; tell whether it is there: itself, or the array that a number is as well."""
+    if _CHUNKED in path:
+        return False
+    *above, last = path
+    place: Any = nested
+    try:
+        for segment in above:
+            text(segment)
+            place = place.setdefault(segment, {})
+            if not isinstance(place, dict):
+                return False
+        text(last)
+        if isinstance(value, Packed):
+            return _add_packed(nested, place, path, value)
+        if last in place:
+            return not isinstance(place[last], dict)
+        place[last] = value if isinstance(value, Stored) else plain(value)
+    except ValueError:
+        return False
+    return True
+
+
+def _add_packed(nested: dict[str, Any], place: dict[str, Any], path: Path, packed: Packed) -> bool:
+    """Put bytes in their place if no array in them was changed; else maps are there, for what was packed."""
+    if {*map(id, arrays(place.get(path[-1], {})))} == {*map(id, arrays(packed))}:
+        place[path[-1]] = packed.stored
+        return True
+    refused = [below for below, value in places(dict(packed), path) if not _add(nested, below, value)]
+    return not refused
+
+
 def _write_map(found: Nested, output: Output) -> None:
-    output.write(_head(len(found), 0x80, 16, 0xDE))
+    output.write(map_head(len(found)))
     for key, value in found.items():
-        output.write(_text(key))
+        output.write(text(key))
         if isinstance(value, dict):
             _write_map(value, output)
+        elif isinstance(value, bytes):
+            output.write(value)
+        elif isinstance(value, Stored):
+            _write_stored(value.array, output)
         elif nbytes(size_of(value := cast("LazyArray", value)), value.dtype) > _LARGEST:
             _write_chunked(value, output)
         else:
             _write_array(value, output)
 
 
+def _write_stored(array: LazyArray, output: Output) -> None:
+    output.write(b"\xc6" + size_of(array).to_bytes(4, "big"))
+    for block in blocks(array):
+        output.write(bytes(block))
+
+
 def _write_array(array: LazyArray, output: Output) -> None:
     size = nbytes(size_of(array), array.dtype)
-    shape = _head(len(array.shape), 0x90, 16, 0xDC) + b"".join(
-        map(_whole, cast("tuple[int, ...]", array.shape))
-    )
-    head = b"\x93" + shape + _text(array.dtype) + b"\xc6" + size.to_bytes(4, "big")
+    shape = list_head(len(array.shape)) + b"".join(map(whole, cast("tuple[int, ...]", array.shape)))
+    head = b"\x93" + shape + text(array.dtype) + b"\xc6" + size.to_bytes(4, "big")
     output.write(b"\xc9" + (len(head) + size).to_bytes(4, "big") + bytes([_NDARRAY]) + head)
     output.values(array)
 
@@ -95,11 +163,11 @@ def _write_chunked(array: LazyArray, output: Output) -> None:
     size, step = size_of(array), _LARGEST // nbytes(1, array.dtype)
     starts = range(0, size, step)
     lengths = cast("tuple[int, ...]", array.shape)
-    output.write(b"\x83" + _text(_CHUNKED) + b"\xc3" + _text("shape") + _head(len(lengths), 0x80, 16, 0xDE))
-    output.write(b"".join(_text(str(axis)) + _whole(length) for axis, length in enumerate(lengths)))
-    output.write(_text("chunks") + _head(len(starts), 0x80, 16, 0xDE))
+    output.write(b"\x83" + text(_CHUNKED) + b"\xc3" + text("shape") + map_head(len(lengths)))
+    output.write(b"".join(text(str(axis)) + whole(length) for axis, length in enumerate(lengths)))
+    output.write(text("chunks") + map_head(len(starts)))
     for number, start in enumerate(starts):
-        output.write(_text(str(number)))
+        output.write(text(str(number)))
         _write_array(_Range(array, start, min(start + step, size)), output)
 
 
@@ -131,31 +199,3 @@ class _Range:
                 for i in parts_between(shape, self._start + low, self._start + high)
             ]
         )
-
-
-# MessagePack
-
-
-def _head(count: int, fixed: int, below: int, wide: int) -> bytes:
-    """Return the start of a map, list or text of so many entries."""
-    if count < below:
-        return bytes([fixed | count])
-    if count < 1 << 16:
-        return bytes([wide]) + count.to_bytes(2, "big")
-    return bytes([wide + 1]) + count.to_bytes(4, "big")
-
-
-def _text(text: str) -> bytes:
-    data = text.encode()
-    if 32 <= len(data) < 1 << 8:
-        return bytes([0xD9, len(data)]) + data
-    return _head(len(data), 0xA0, 32, 0xDA) + data
-
-
-def _whole(value: int) -> bytes:
-    if value < 0x80:
-        return bytes([value])
-    for code, width in ((0xCC, 1), (0xCD, 2), (0xCE, 4)):
-        if value < 1 << 8 * width:
-            return bytes([code]) + value.to_bytes(width, "big")
-    return b"\xcf" + value.to_bytes(8, "big")

@@ -11,10 +11,11 @@ from paratree.core.param import Param
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from typing import Any
 
     from paratree.core.array import LazyArray
+    from paratree.core.plain import Path
     from paratree.core.tree import ParamTree
 
 _COLLECTIONS = {  # of Flax, and the fields of a training state
@@ -32,6 +33,56 @@ class _Nothing:
 
 
 _NOTHING = _Nothing()
+
+
+class Stored(str):
+    """Bytes of a file among the plain values: a text that says how many, with the array that they are."""
+
+    __slots__ = ("array",)
+    array: LazyArray
+
+    def __new__(cls, array: LazyArray) -> Stored:
+        """Make the text."""
+        stored = super().__new__(cls, f"<{array.shape[0]} bytes>")
+        stored.array = array
+        return stored
+
+    def __reduce__(self) -> tuple[type, tuple[str]]:
+        return str, (str(self),)  # the array belongs to an open file
+
+
+class Packed(dict):  # type: ignore[type-arg]  # a subscript would need typing at run time
+    """A node that is packed in bytes of a file, with these."""
+
+    __slots__ = ("stored",)
+
+    def __init__(self, node: dict[Any, Any], stored: Stored) -> None:
+        super().__init__(node)
+        self.stored = stored
+
+
+def places(node: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
+    """Yield the path of what is no array: plain values, lists of such, empty containers, packed nodes."""
+    if _is_plain(node) or isinstance(node, Packed):
+        yield path, node
+    elif isinstance(node, dict | list):
+        for key, child in _items(node):
+            yield from places(child, (*path, key))
+
+
+def arrays(node: Any) -> Iterator[LazyArray]:
+    """Yield the arrays of a pytree."""
+    if isinstance(node, dict | list):
+        for _, child in _items(node):
+            yield from arrays(child)
+    elif not isinstance(node, _PLAIN):
+        yield node
+
+
+def _is_plain(node: Any) -> bool:
+    if isinstance(node, list):
+        return all(map(_is_plain, node))
+    return isinstance(node, _PLAIN) or (isinstance(node, dict) and not node)
 
 
 class Pytree:

@@ -10,12 +10,13 @@ from paratree.core.array import RefusedArray
 from paratree.core.dtypes import BITS, STANDARD, is_known, numpy_dtype
 from paratree.core.errors import CorruptFileError, UnsafeFileError, printable
 from paratree.core.names import OTHER
+from paratree.core.plain import PlainValues
 from paratree.core.tree import Origin, ParamTree
 from paratree.files.array import check_shape, file_array
 from paratree.files.composed import DecodedArray
 from paratree.files.local import Joined, Window, read
 from paratree.files.msgpack import Binary, Extension, unpack
-from paratree.formats._pytrees import Pytree
+from paratree.formats._pytrees import Packed, Pytree, Stored, places
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -58,9 +59,8 @@ def open(file: LocalFile) -> ParamTree:
     reader = _Reader(file)
     root = reader.resolve(unpack(file), "")
     tree = Pytree(root, dict.fromkeys(reader.packed if reader.arrays else (), OTHER))
-    return ParamTree(
-        tree.params, Origin(file.path, NAME, tree.meta, [*reader.notes, *tree.notes], [file.close])
-    )
+    meta = PlainValues(tree.meta, tree.params.keys(), lambda: places(root))
+    return ParamTree(tree.params, Origin(file.path, NAME, meta, [*reader.notes, *tree.notes], [file.close]))
 
 
 def holds_tie(tree: ParamTree, group: Sequence[str]) -> bool:
@@ -124,7 +124,7 @@ class _Reader:
             self.arrays += not inside
             return _array(self.file, found, name)
         if isinstance(found, Binary):
-            return f"<{found.length} bytes>" if inside else self._bytes(found, name)
+            return self._stored(found) if inside else self._bytes(found, name)
         return found
 
     def _bytes(self, found: Binary, name: str) -> Any:
@@ -139,8 +139,11 @@ class _Reader:
                 )
             else:
                 self.packed.add(name)
-                return value
-        return f"<{found.length} bytes>"
+                return Packed(value, self._stored(found)) if isinstance(value, dict) else value
+        return self._stored(found)
+
+    def _stored(self, found: Binary) -> Stored:
+        return Stored(file_array(self.file, found.offset, (found.length,), "uint8"))
 
 
 def _below(name: str, key: object) -> str:

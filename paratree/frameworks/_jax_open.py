@@ -13,6 +13,7 @@ from paratree.core.errors import MismatchError, printable
 from paratree.core.layout import EQUINOX, layout_of
 from paratree.core.names import BUFFER, OTHER, PARAMETER, STATE, kind_of
 from paratree.core.param import Param
+from paratree.core.plain import PlainValues
 from paratree.core.totals import tied_groups
 from paratree.core.tree import Origin, ParamTree
 from paratree.frameworks._jax_arrays import NUMBERS, JaxArray, dtype_name, is_array
@@ -21,6 +22,8 @@ from paratree.frameworks._jax_trees import by_class, children, expression, is_no
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from typing import Any
+
+    from paratree.core.plain import Path
 
     Add = Callable[[str, Any, Any, "_Node"], object]  # takes a name, the key in the node, the leaf, the node
 
@@ -75,7 +78,8 @@ def tree_of(
         _walk(grads, "grads", lambda name, key, leaf, node: given.setdefault(name or _LONE, leaf))
         _pair(listing.params, given, title)
     notes = [*listing.notes, *listing.notes_on_sharing()]
-    return ParamTree(listing.params, Origin(title, format, listing.meta, notes, immutable=True))
+    meta = PlainValues(listing.meta, listing.params.keys(), lambda: _places(source, ()))
+    return ParamTree(listing.params, Origin(title, format, meta, notes, immutable=True))
 
 
 class _Listing:
@@ -265,6 +269,17 @@ def _set_aside(name: str, leaf: Any, meta: dict[str, Any], notes: list[str]) -> 
         meta[last] = leaf
     elif not callable(leaf):
         notes.append(f"{printable(name)} is no array, but a {type(leaf).__name__}: not listed")
+
+
+def _places(node: Any, path: Path) -> Iterator[tuple[Path, Any]]:
+    """Yield the path of each plain value and ``None``, and of each empty container."""
+    if node is None or isinstance(node, (str, *NUMBERS)):
+        yield path, node
+    elif (below := children(node)) is not None:
+        for segment, _, child in below:
+            yield from _places(child, path if segment is None else (*path, segment))
+        if not below:
+            yield path, {}
 
 
 # Gradients that stand beside the parameters

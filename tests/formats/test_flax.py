@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import os
+import pickle
 
 import ml_dtypes
 import numpy as np
@@ -273,3 +275,171 @@ def test_a_type_that_numpy_has_not_is_listed(tmp_path):
     with pytest.raises(pt.UnreadableError, match="str32"):
         _ = param.value
     assert printable(param.array.problem)
+
+
+# What is written, read back by Flax
+
+
+def training_state(tx, value):
+    params = {"dense": {"kernel": jnp.full((2, 3), value), "bias": jnp.zeros(3)}}
+    return TrainState.create(apply_fn=len, params=params, tx=tx)
+
+
+def assert_same_objects(found, expected):
+    assert jax.tree.structure(found) == jax.tree.structure(expected)
+    for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def assert_same_file(ours, theirs):
+    """The same maps, plain values of the same types, arrays of the same bits."""
+    found, expected = (serialization.msgpack_restore(path.read_bytes()) for path in (ours, theirs))
+    found, expected = flat(found), flat(expected)
+    assert found.keys() == expected.keys()
+    for path, value in expected.items():
+        assert type(found[path]) is type(value), path
+        np.testing.assert_array_equal(found[path], value, strict=True)
+
+
+def flat(node, path=()):
+    if not isinstance(node, dict) or not node:
+        return {path: node}
+    return {
+        place: leaf for key, child in node.items() for place, leaf in flat(child, (*path, str(key))).items()
+    }
+
+
+OPTIMIZERS = {
+    "adam": optax.adam(1e-3),
+    "chain": optax.chain(optax.clip(1.0), optax.sgd(0.1, momentum=0.9), optax.identity()),
+    "masked": optax.masked(optax.adam(1e-3), {"dense": {"kernel": True, "bias": False}}),
+}
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_flax_restores_a_live_training_state(name, tmp_path):
+    state, empty = (training_state(OPTIMIZERS[name], value) for value in (1.0, 0.0))
+    if name != "masked":
+        state = state.apply_gradients(grads=state.params)
+    saved = pt.save(state, tmp_path / "s.msgpack", verify=True)
+    assert saved.notes == ()
+    assert_same_objects(serialization.from_bytes(empty, (tmp_path / "s.msgpack").read_bytes()), state)
+    part = pt.open(state)["opt_state"]
+    assert pickle.loads(pickle.dumps(part.meta)) == part.meta == {}
+    assert part.meta.get("1") is None
+    assert pt.save(part, tmp_path / "part.msgpack").notes == ()
+    data = (tmp_path / "part.msgpack").read_bytes()
+    assert_same_objects(serialization.from_bytes(empty.opt_state, data), state.opt_state)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_a_file_of_flax_is_rewritten_whole(name, tmp_path):
+    state, empty = (training_state(OPTIMIZERS[name], value) for value in (1.0, 0.0))
+    (tmp_path / "own.msgpack").write_bytes(serialization.to_bytes(state))
+    saved = pt.save(tmp_path / "own.msgpack", tmp_path / "ours.msgpack", verify=True)
+    assert saved.notes == ()
+    assert_same_file(tmp_path / "ours.msgpack", tmp_path / "own.msgpack")
+    assert_same_objects(serialization.from_bytes(empty, (tmp_path / "ours.msgpack").read_bytes()), state)
+
+
+def test_lists_with_nothing_and_numbers_in_them(tmp_path):
+    given = [jnp.ones(2), (jnp.zeros(3), {"a": jnp.ones(1)}), None, 3, 2.5, True, -(2**40), "text", [], ()]
+    template = [jnp.zeros(2), (jnp.ones(3), {"a": jnp.zeros(1)}), None, 0, 0.0, False, 0, "", [], ()]
+    (tmp_path / "own.msgpack").write_bytes(serialization.to_bytes(given))
+    for source in (given, tmp_path / "own.msgpack"):
+        assert pt.save(source, tmp_path / "ours.msgpack", force=True).notes == ()
+        assert_same_file(tmp_path / "ours.msgpack", tmp_path / "own.msgpack")
+        found = serialization.from_bytes(template, (tmp_path / "ours.msgpack").read_bytes())
+        assert_same_objects(found, given)
+        assert found[2:] == given[2:]
+
+
+def test_variables_with_an_empty_collection_and_numbers(tmp_path):
+    given = {"params": {"a": {"w": jnp.ones(2)}, "none": {}}, "batch_stats": {}, "cache": {"a": {"index": 3}}}
+    (tmp_path / "own.msgpack").write_bytes(serialization.to_bytes(given))
+    for source in (given, tmp_path / "own.msgpack"):
+        pt.save(source, tmp_path / "ours.msgpack", force=True)
+        found = serialization.from_bytes(given, (tmp_path / "ours.msgpack").read_bytes())
+        assert_same_objects(found, given)
+
+
+PLAIN = {
+    "w": np.ones((2, 3), np.float16), "phase": 1 - 2j, "text": "ü" * 300,
+    "list": [1, -2.5, "x", None, [], {}],
+    "big": 2**64 - 1, "large": 2**40, "small": -(2**63), "bytes": b"\x00\x01" * 99, "none": None, "nan": float("inf"),
+    "numbers": {"a": 200, "b": 70_000, "c": 2**32 - 1, "d": False}, "empty": {}, "nothing": [],
+}  # fmt: skip
+
+
+def test_every_plain_value_is_rewritten(tmp_path):
+    (tmp_path / "own.msgpack").write_bytes(serialization.msgpack_serialize(PLAIN, in_place=True))
+    assert pt.save(tmp_path / "own.msgpack", tmp_path / "ours.msgpack", verify=True).notes == ()
+    found, own = (
+        serialization.msgpack_restore((tmp_path / f"{n}.msgpack").read_bytes()) for n in ("ours", "own")
+    )
+    assert found.pop("w").tobytes() == own.pop("w").tobytes()
+    assert found == own
+    with pt.open(tmp_path / "own.msgpack") as tree:
+        assert pickle.loads(pickle.dumps(tree.meta)) == tree.meta == copy.deepcopy(tree.meta)
+
+
+def test_a_dry_run_counts_plain_values_and_bytes(tmp_path):
+    (tmp_path / "own.msgpack").write_bytes(serialization.msgpack_serialize(PLAIN, in_place=False))
+    dry = pt.save(tmp_path / "own.msgpack", tmp_path / "ours.msgpack", dry_run=True)
+    assert dry.nbytes == pt.save(tmp_path / "own.msgpack", tmp_path / "ours.msgpack").nbytes
+
+
+def test_what_is_packed_stays_packed_unless_it_is_cast(tmp_path):
+    inner = {"stats": {"mean": np.ones(3, np.float32)}, "names": ["a", "b"], "raw": b"\x01\x02"}
+    packed = serialization.msgpack_serialize(inner)
+    own = serialization.msgpack_serialize(
+        {"params": {"w": np.zeros(2)}, "config": packed, "plain": packed[:0]}
+    )
+    (tmp_path / "own.msgpack").write_bytes(own)
+    pt.save(tmp_path / "own.msgpack", tmp_path / "ours.msgpack", verify=True)
+    assert_same_file(tmp_path / "ours.msgpack", tmp_path / "own.msgpack")
+    saved = pt.save(tmp_path / "own.msgpack", tmp_path / "half.msgpack", dtype="float16")
+    assert saved.notes == ()
+    found = serialization.msgpack_restore((tmp_path / "half.msgpack").read_bytes())
+    assert found["config"].pop("stats")["mean"].dtype == np.float16
+    assert found["config"] == {"names": ["a", "b"], "raw": b"\x01\x02"}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda tree: tree.rename({"params.**": "weights.**"}),
+        lambda tree: tree.drop("opt_state.**"),
+        lambda tree: tree.select("params.**"),
+    ],
+)
+def test_values_that_have_lost_their_places_are_left_out_and_that_is_said(change, tmp_path):
+    state = training_state(optax.adam(1e-3), 1.0)
+    (tmp_path / "own.msgpack").write_bytes(serialization.to_bytes(state))
+    saved = pt.save(change(pt.open(tmp_path / "own.msgpack")), tmp_path / "ours.msgpack")
+    (note,) = saved.notes
+    assert note == (
+        "a part of a pytree, or one with other names, has no places for plain values and empty containers, "
+        "left out: step, opt_state.1"
+    )
+    assert "step" not in serialization.msgpack_restore((tmp_path / "ours.msgpack").read_bytes())
+
+
+@pytest.mark.parametrize(
+    "value", [2**64, -(2**63) - 1, "\ud800", {"\ud800": None}, {"__msgpack_chunked_array__": 1}]
+)
+def test_a_plain_value_that_msgpack_cannot_hold_is_left_out(value, tmp_path):
+    given = {"w": jnp.ones(2), "strange": value, "kept": 1}
+    (note,) = pt.save(given, tmp_path / "m.msgpack").notes
+    assert note == "msgpack has no place for it, left out: strange" or note.startswith(
+        "msgpack has no place for it, left out: strange."
+    )
+    assert pt.open(tmp_path / "m.msgpack").meta == {"kept": 1}
+
+
+def test_what_would_stand_in_the_place_of_an_array_is_left_out(tmp_path):
+    given = {"a.b": np.ones(1), "a": 3, "c.d": np.ones(2), "c": {"d": {"e": 4}}, "kept": 5}
+    (tmp_path / "own.msgpack").write_bytes(serialization.to_bytes(given))
+    (note,) = pt.save(tmp_path / "own.msgpack", tmp_path / "ours.msgpack").notes
+    assert note == "msgpack has no place for it, left out: a, c.d.e"
+    assert pt.open(tmp_path / "ours.msgpack").meta == {"kept": 5}
