@@ -31,7 +31,7 @@ _LONG = 10**6
 _ROUNDING = 1e-14  # of 1 - cosine
 _GAP = 2
 _DROPPED = ("at", "cosine", "max |Δ|", "what")  # in a narrow terminal, in turn
-_LEAST_NAME = 24
+_LEAST_NAME, _LEAST_OF_ALL = 24, 8
 _YELLOW = (": --", "tied in", "Repair: ")
 _ONLY_IN = {"added": "only in the second", "removed": "only in the first"}
 
@@ -283,7 +283,7 @@ class Screen:
         from rich.cells import cell_len
         from rich.text import Text
 
-        from paratree.render.terminal import all_shortened, shortened
+        from paratree.render.terminal import named, shortened
 
         texts = [dict(zip(HEADS, HEADS, strict=True))]
         texts += [cells(row, _absolute(self._found)) for row in self._listed]
@@ -292,11 +292,15 @@ class Screen:
             if _width(widths) <= width:
                 break
             del widths[head]
+        if _width({**widths, "name": _LEAST_OF_ALL}) > width:
+            del widths["rel. L2"]
         rest = _width({**widths, "name": 0})
-        widths["name"] = max(min(widths["name"], width - rest), 8)
-        names = all_shortened([row["name"] for row in texts], widths["name"])
+        widths["name"] = max(min(widths["name"], width - rest), _LEAST_OF_ALL)
+        names = named([row["name"] for row in texts], widths["name"], width)
         for number, row in enumerate(texts):
-            row["name"] = names[number]
+            above, row["name"] = names[number]
+            if above is not None:
+                yield above
             line = Text(" " * _GAP)
             for head, size in widths.items():
                 text = shortened(row[head], size)

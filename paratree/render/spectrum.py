@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from math import log
+from textwrap import wrap
 from typing import TYPE_CHECKING
 
 from paratree.core.errors import printable
@@ -20,16 +21,40 @@ if TYPE_CHECKING:
 _BARS = "▁▂▃▄▅▆▇█"
 _WIDEST = 60
 _LEAST_BARS = 8
+_LEAST_FACT = 14
+_WIDE = 80  # as a pipe, in which lines stay whole
 
 
 def lines(found: Spectrum, *, width: int = 80) -> list[str]:
     """Return a spectrum as plain text, line by line."""
-    text = [" · ".join(_head(found)), "", *columns(_table(found))]
+    text = [*_wrapped(" · ".join(_head(found)), width), "", *_facts(found, width)]
     if len(found.values) > 1 and found.spectral:
         first, last = (f"{float(found.values[i]):.3g}" for i in (0, -1))
         bars = _bars(found.values.tolist(), max(min(_WIDEST, width - len(first + last) - 2), _LEAST_BARS))
-        text += ["", "singular values, the largest first, on a logarithmic scale", f"{first} {bars} {last}"]
+        says = "singular values, the largest first, on a logarithmic scale"
+        text += ["", *_wrapped(says, width), f"{first} {bars} {last}"]
     return text
+
+
+def _facts(found: Spectrum, width: int) -> list[str]:
+    """Return the table; what is too long for its line goes on below, in its column."""
+    rows = _table(found)
+    if width >= _WIDE:
+        return columns(rows)
+    indent = max(len(name) for name, _ in rows) + 2
+    if indent + _LEAST_FACT > width:
+        return [line for row in rows for line in _wrapped(": ".join(row), width)]
+    return columns(
+        [
+            ("" if number else name, line)
+            for name, fact in rows
+            for number, line in enumerate(_wrapped(fact, width - indent))
+        ]
+    )
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    return [text] if width >= _WIDE else wrap(text, max(width, 1), break_on_hyphens=False)
 
 
 def _head(found: Spectrum) -> list[str]:

@@ -174,7 +174,7 @@ def _fitted(found: Stats, width: int) -> Iterable[Any]:
     from rich.cells import cell_len
     from rich.text import Text
 
-    from paratree.render.terminal import all_shortened, shortened
+    from paratree.render.terminal import named, shortened
 
     texts = [HEADS, *map(cells, found)]
     shown = {head: [row[i] for row in texts] for i, head in enumerate(HEADS)}
@@ -190,8 +190,10 @@ def _fitted(found: Stats, width: int) -> Iterable[Any]:
         del widths[head]
     rest = sum(widths.values()) - widths["name"] + _GAP * len(widths)
     widths["name"] = max(min(widths["name"], width - rest), 8)
-    shown["name"] = all_shortened(shown["name"], widths["name"])
-    for i in range(len(texts)):
+    for i, (above, name) in enumerate(named(shown["name"], widths["name"], width)):
+        shown["name"][i] = name
+        if above is not None:
+            yield above
         line = Text("  ")
         for head, size in widths.items():
             text = shortened(shown[head][i], size)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 
 from rich.cells import cell_len, set_cell_size
+from rich.padding import Padding
 from rich.segment import Segment
 from rich.style import Style
 from rich.text import Text
@@ -209,6 +210,8 @@ def _without_middle(rest: str, tail: str, width: int) -> str:
 def all_shortened(names: Sequence[str], width: int) -> list[str]:
     """Cut the middle of names out that are too wide, and otherwise where they would be cut alike.
 
+    Names that no cut tells apart are left whole, to stand on lines of their own.
+
     >>> all_shortened(["encoder.layer.0.attention.query", "encoder.layer.1.attention.query", "head"], 18)
     ['…0.attention.query', '…1.attention.query', 'head']
     """
@@ -221,7 +224,24 @@ def all_shortened(names: Sequence[str], width: int) -> list[str]:
         if len(set(own)) > 1:
             for i, text in zip(places, told_apart(own, width), strict=True):
                 cut[i] = text or cut[i]
-    return cut
+    meant: dict[str, set[str]] = {}
+    for name, text in zip(names, cut, strict=True):
+        meant.setdefault(text, set()).add(name)
+    return [name if len(meant[text]) > 1 else text for name, text in zip(names, cut, strict=True)]
+
+
+def named(names: Sequence[str], width: int, screen: int) -> list[tuple[Padding | None, str]]:
+    """Return the name of each row as it fits its column, or else what stands above the row in its place."""
+    cut = all_shortened(names, width)
+    above = all_shortened(names, screen - _GAP)
+    return [
+        (None, text) if cell_len(text) <= width else (_on_its_own(whole), "")
+        for text, whole in zip(cut, above, strict=True)
+    ]
+
+
+def _on_its_own(name: str) -> Padding:
+    return Padding(Text(name, overflow="fold"), (0, 0, 0, _GAP), expand=False)
 
 
 def _times(row: Row) -> str:
@@ -289,8 +309,6 @@ class Formats:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Yield the lines."""
-        from rich.padding import Padding
-
         widths = [max(map(cell_len, column)) for column in zip(*self._rows, strict=True)]
         spare = options.max_width - sum(widths) - _GAP * (len(widths) - 1)
         widths[1] = max(widths[1] + min(spare, 0), _LEAST_SUFFIXES)

@@ -2,7 +2,9 @@
 
 import doctest
 import json
+import re
 from io import StringIO
+from itertools import product
 
 import numpy as np
 import pytest
@@ -91,6 +93,31 @@ def test_names_that_are_cut_are_told_apart():
     console.print(pt.diff(tree_of(**dict.fromkeys(names, W)), tree_of(**dict.fromkeys(names, W + 1))))
     text = console.file.getvalue()
     assert all(text.count(f"{i}.attention") == 1 for i in range(3)), text
+
+
+@pytest.mark.parametrize("width", [50, 80])
+@pytest.mark.parametrize("of", ["stats", "diff"])
+def test_names_that_their_column_has_no_room_for_have_lines_of_their_own(width, of):
+    parts = product(range(3), ("atom", "bond"), ("core", "gate"), (0, 1), ("weight", "bias"))
+    tails = [f"{i}.twoBody_{a}_x.mlp_{m}.layers.{j}.{w}" for i, a, m, j, w in parts]
+    tree, other = (tree_of(**{f"model.atom_conv_layers.{tail}": w for tail in tails}) for w in (W, W + 1))
+    console = Console(width=width, file=StringIO())
+    console.print(pt.stats(tree) if of == "stats" else pt.diff(tree, other))
+    lines = console.file.getvalue().splitlines()
+    assert max(map(len, lines)) <= width
+    for tail in tails:
+        assert sum(tail in line for line in lines) == 1, lines
+
+
+def test_a_screen_of_30_columns():
+    console = Console(width=30, file=StringIO())
+    names = ("encoder.layers.0.attention.self.key.weight", "encoder.layers.0.attention.self.value.weight")
+    long = np.arange(12_000.0)
+    console.print(pt.diff(*(tree_of(**dict.fromkeys(names, w)) for w in (long, long + 1))))
+    text = console.file.getvalue()
+    assert max(map(len, text.splitlines())) <= 30
+    assert "rel. L2" not in text
+    assert len(re.findall("12.0 k of 12.0 k\n", text)) == 2
 
 
 def test_a_diff_shows_itself_in_rich():

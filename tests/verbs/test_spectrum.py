@@ -296,7 +296,7 @@ def test_the_tail_of_a_spectrum_is_of_its_eigenvalues():
 def test_the_text_of_a_spectrum():
     values = normal(4, 3, 2).astype(np.float32)
     found = pt.spectrum(Param("conv.weight", Held(values)))
-    lines = render.lines(found, width=40)
+    lines = render.lines(found, width=80)
     view = "as 4 × 6, the first axis against the rest"
     assert lines[0] == f"conv.weight: 4 × 3 × 2 float32 · {view} · 4 singular values, exact"
     assert lines[2] == f"spectral norm     {found.spectral:.6g}"
@@ -304,6 +304,16 @@ def test_the_text_of_a_spectrum():
     assert lines[-1].split()[1][-1] == "▁"
     assert len(render.lines(pt.spectrum(np.diag([2.0, 1.0, 0.0])))[-1].split()[1]) == 2
     assert render.lines(pt.spectrum(np.eye(2)))[0] == "the array: 2 × 2 float64 · 2 singular values, exact"
+
+
+@pytest.mark.parametrize("width", [1, 20, 30, 50, 79])
+def test_a_spectrum_on_a_narrow_screen(width):
+    found = pt.spectrum(Param("encoder.layers.0.attention.self.query.weight", Held(normal(60, 60))))
+    lines, whole = render.lines(found, width=width), render.lines(found)
+    assert max(map(len, lines[:-1])) <= width
+    assert len(lines[-1]) <= max(width, 24)  # bars are not cut to less than eight
+    words = "".join("".join(lines[:-1]).replace(":", "").split())
+    assert words == "".join("".join(whole[:-1]).replace(":", "").split())
 
 
 def test_the_json_of_a_spectrum():
