@@ -68,7 +68,7 @@ def _key(name: str) -> bytes:
         raise UnsupportedError(
             f"'{printable(name)}' is no UTF-8, as a name in TensorFlow's checkpoints is; rename it"
         ) from None
-    if key.startswith(b"\0") or name == GRAPH:
+    if not key or key.startswith(b"\0") or name == GRAPH:
         raise UnsupportedError(f"'{printable(name)}' means something else to TensorFlow; rename it")
     return key
 

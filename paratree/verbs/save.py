@@ -18,8 +18,10 @@ from paratree.core.surgery import is_cast, untied
 from paratree.core.tree import ParamTree
 from paratree.engine import check_workers
 from paratree.files.dry import counting
+from paratree.files.local import LocalFile
 from paratree.files.output import writing
-from paratree.registry import format_to_write, known_formats
+from paratree.registry import find_format, format_to_write, known_formats
+from paratree.registry import open as open_source
 from paratree.verbs._folders import check_folder, write_folder
 from paratree.verbs._sharded import INDEX, bytes_of, check_index, parts_of_tree, rivals, write_shards
 from paratree.verbs.fingerprint import fingerprint
@@ -28,6 +30,7 @@ from paratree.verbs.reading import opened, selected
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
+    from contextlib import AbstractContextManager
 
     from paratree.core.param import Param
     from paratree.core.plugin import Format
@@ -109,8 +112,8 @@ def save(
             framework; by default the source, if it is of the format.
         force: whether a file that is there may be replaced; a folder, if it is a checkpoint of the format and
             every file in it is named as one of that, so that nothing else is lost.
-        verify: read the file again, before it takes its place, and compare its fingerprint with that of the
-            source; one of several files is read when it is complete.
+        verify: read the file, or all files, again before the old ones go, and compare their fingerprint with
+            that of the source.
         dry_run: find what would be written, and what would be refused; no value is read, no file is made.
         progress: called with the bytes that are done and the bytes of all.
 
@@ -233,24 +236,26 @@ def _written(plan: _Plan, told: Callable[[int], None]) -> _Made:
     tree, target, writer = plan.tree, plan.target, plan.writer
     lost: list[str] = []
 
-    def read_again(path: str) -> None:
+    def read_again(path: str, place: str = target) -> None:
         lost.extend(_lost_in_casts(tree))  # to read the values again counts again
-        _verify(tree, path, writer.MAKES == "copy")
+        names_others = plan.parts or writer.MAKES == "files"
+        with _opened_for(path, place) if names_others else open_source(path) as found:
+            _verify(tree, found, place, writer.MAKES == "copy")
 
-    check = read_again if plan.verify else None
-    is_one = not plan.parts and writer.MAKES != "files"
+    def to_write(path: str) -> AbstractContextManager[Output]:
+        check = partial(read_again, place=path) if plan.verify else None
+        return writing(path, told, force=plan.force, check=check)
+
     if writer.MAKES == "folder":
+        check = read_again if plan.verify else None
         files, notes = write_folder(tree, target, writer, told, force=plan.force, check=check)
     else:
-        to_write = partial(writing, written=told, force=plan.force, check=check if is_one else None)
         if plan.parts:
             files, notes = write_shards(plan.parts, target, writer, to_write)
         else:
             with to_write(target) as output:
                 notes = [*plan.save(output)]
             files = [*output.made, target]
-    if check is not None and not is_one:
-        check(files[-1])
     size = sum(os.stat(file).st_size for file in files)  # noqa: PTH116
     return _Made(files, size, [*notes, *(lost if plan.verify else _lost_in_casts(tree))])
 
@@ -378,12 +383,18 @@ def _advice(param: Param, writer: Format) -> str:
     return f"it holds {', '.join(writer.WRITES)}"
 
 
-def _verify(tree: ParamTree, path: str, copies: bool = False) -> None:
+def _opened_for(path: str, place: str) -> ParamTree:
+    """Open the complete file that is about to take a place, by the name of which it finds its other files."""
+    file = LocalFile(place, os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+    return find_format(file).open(file)
+
+
+def _verify(tree: ParamTree, found: ParamTree, place: str, copies: bool) -> None:
     """Compare what was written, read again, with what it was made of.
 
     A copy may hold more, and be a file that does not say what a live model calls its parameters.
     """
-    ours, theirs = fingerprint(tree), fingerprint(path)
+    ours, theirs = fingerprint(tree), fingerprint(found)
     names = [name for name in ours.params if ours.params[name] != theirs.params.get(name)]
     if copies:
         renamed = Counter(ours.params[name] for name in names if name not in theirs.params)
@@ -392,6 +403,6 @@ def _verify(tree: ParamTree, path: str, copies: bool = False) -> None:
     if ours == theirs or (copies and not names):
         return
     raise MismatchError(
-        f"{printable(path)}: read again, it is not what was written: {_some(names)}; "
+        f"{printable(place)}: read again, it is not what was written: {_some(names)}; "
         "the disk or the memory of this machine is not to be trusted"
     )

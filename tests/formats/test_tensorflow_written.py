@@ -131,6 +131,7 @@ def test_a_path_is_that_of_the_index_or_a_prefix(name, tmp_path):
     ("name", "path", "words"),
     [
         ("w", "m.pb", "a SavedModel is a program; give the index of a checkpoint, NAME.index"),
+        ("", "m.index", "'' means something else to TensorFlow; rename it"),
         (GRAPH, "m.index", "means something else to TensorFlow; rename it"),
         ("\0w", "m.index", "means something else to TensorFlow; rename it"),
         ("\ud800", "m.index", "is no UTF-8, as a name in TensorFlow's checkpoints is; rename it"),

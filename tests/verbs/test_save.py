@@ -527,6 +527,42 @@ def test_what_differs_when_it_is_read_again_is_told(tmp_path, monkeypatch):
     assert (tmp_path / "m.safetensors").read_bytes() == b"precious"
 
 
+@pytest.mark.parametrize(
+    ("name", "index", "options"),
+    [
+        ("m.safetensors", "m.safetensors.index.json", {"shard_size": 16}),
+        ("m.bin", "m.bin.index.json", {"shard_size": 16}),
+        ("m.index", "m.index", {}),
+        ("m", "m", {"format": "dcp"}),
+        ("m", "m", {"format": "orbax"}),
+    ],
+)
+def test_of_several_files_all_are_read_again_before_the_old_ones_go(
+    name, index, options, tmp_path, monkeypatch
+):
+    from paratree.files.output import Output
+
+    arrays = {each: np.full(4, n + 1, np.float32) for n, each in enumerate("abc")}
+    pt.save(tree_of(arrays), tmp_path / name, verify=True, **options)
+    new = {each: values + 1 for each, values in arrays.items()}
+    saved = pt.save(tree_of(new), tmp_path / name, verify=True, force=True, **options)
+    assert saved.verified
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+
+    def wrong(real):
+        return lambda self, array, *others: real(self, Held(np.zeros_like(array.read())), *others)
+
+    monkeypatch.setattr(Output, "values", wrong(Output.values))
+    monkeypatch.setattr(Output, "stream", wrong(Output.stream))
+    with pytest.raises(pt.MismatchError) as error:
+        pt.save(tree_of(arrays), tmp_path / name, verify=True, force=True, **options)
+    assert str(error.value).startswith(
+        f"{tmp_path / index}: read again, it is not what was written: a, b, c;"
+    )
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+    assert pt.open(tmp_path / index)["c"].value[0] == 4
+
+
 def test_the_kernel_copies_what_lies_in_a_file_as_it_will(tmp_path, monkeypatch):
     arrays = {"a": np.arange(50_000.0), "b": np.ones(7, np.int8), "c": np.arange(9, dtype=np.float32)}
     pt.save(tree_of(arrays), tmp_path / "a.safetensors")
