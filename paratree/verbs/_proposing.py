@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from paratree.core.errors import MismatchError, NoSuchParamError
@@ -60,48 +60,70 @@ class _Wanted(NamedTuple):
     pairs: dict[str, str]
 
 
+class Compared(NamedTuple):
+    """The names of both sides that are compared; a pair is if one of its names is."""
+
+    a: Collection[str]
+    b: Collection[str]
+
+    def has(self, name: str, other: str) -> bool:
+        """Tell whether a pair is compared."""
+        return name in self.a or other in self.b
+
+
 def propose(
-    a: ParamTree, b: ParamTree, found: Match, *, rename: Rename | None = None, strip: Sequence[str] = ()
+    a: ParamTree,
+    b: ParamTree,
+    found: Match,
+    *,
+    compared: Compared | None = None,
+    rename: Rename | None = None,
+    strip: Sequence[str] = (),
 ) -> Proposal | None:
-    """Return the options that make the most further names match, with those that were given.
+    """Return the options that make the most further compared names match, with those that were given.
 
     Proposed are a prefix to strip, words to rename, where a prefix takes the place of another, that, and
     where layers count otherwise, their numbers; of what was tried, what helps most.
     """
     best = None
-    for prefixes, rules in _options(a, b, found):
+    compared = compared or Compared(a, b)
+    now = sum(compared.has(*pair) for pair in found.pairs)
+    for prefixes, rules in _options(a, b, found, compared):
         if rules and rename is not None and not isinstance(rename, Mapping):
             continue
-        proposal = _tried(a, b, found, prefixes, rules, rename, strip)
-        if proposal is not None and (best is None or proposal.names > best.names):
+        proposal = _tried(a, b, compared, prefixes, rules, rename, strip)
+        if proposal is not None and proposal.names > now and (best is None or proposal.names > best.names):
             best = proposal
-    return best
+    return None if best is None else replace(best, names=best.names - now)
 
 
 def _tried(
     a: ParamTree,
     b: ParamTree,
-    found: Match,
+    compared: Compared,
     prefixes: tuple[str, ...],
     rules: dict[str, str],
     rename: Rename | None,
     strip: Sequence[str],
 ) -> Proposal | None:
+    """Return a proposal with the number of all names that match then."""
     whole = {**rename, **rules} if isinstance(rename, Mapping) else rules
     strip = tuple(dict.fromkeys((*strip, *prefixes)))
     try:
         made = match(a, b, rename=whole if rename is None else whole or rename, strip=strip)
     except (MismatchError, NoSuchParamError):
         return None
-    more = len(made.pairs) - len(found.pairs)
-    return Proposal(strip, more, whole, (len(made.only_a), len(made.only_b))) if more > 0 else None
+    left = (sum(name in compared.a for name in made.only_a), sum(name in compared.b for name in made.only_b))
+    return Proposal(strip, sum(compared.has(*pair) for pair in made.pairs), whole, left)
 
 
-def _options(a: ParamTree, b: ParamTree, found: Match) -> Iterator[tuple[tuple[str, ...], dict[str, str]]]:
+def _options(
+    a: ParamTree, b: ParamTree, found: Match, compared: Compared
+) -> Iterator[tuple[tuple[str, ...], dict[str, str]]]:
     """Yield prefixes to strip and rules to rename, the simplest first."""
     if layers := _layers(a, b, found):
         yield (), layers
-    wanted = _wanted(a, b, found)
+    wanted = _wanted(a, b, found, compared)
     if wanted is None:
         return
     prefixes = tuple(prefix for prefix in (wanted.first, wanted.second) if prefix)
@@ -112,6 +134,9 @@ def _options(a: ParamTree, b: ParamTree, found: Match) -> Iterator[tuple[tuple[s
         if last_segment(name) != last_segment(other)
     }
     if len(prefixes) == 2:
+        shorter, longer = sorted(prefixes, key=len)
+        if longer.endswith(shorter):
+            yield (longer.removesuffix(shorter),), {}
         yield (), _rules(wanted, a, paired)
     yield prefixes, _rules(_Wanted("", "", words), a, {*paired, *wanted.pairs} - {*words})
     if words and prefixes:
@@ -123,7 +148,7 @@ def _options(a: ParamTree, b: ParamTree, found: Match) -> Iterator[tuple[tuple[s
 # Which names mean the same
 
 
-def _wanted(a: ParamTree, b: ParamTree, found: Match) -> _Wanted | None:
+def _wanted(a: ParamTree, b: ParamTree, found: Match, compared: Compared) -> _Wanted | None:
     owners: dict[str, list[tuple[str, int]]] = {}
     for name in found.only_b:
         for tail, cut in _tails(name):
@@ -134,7 +159,7 @@ def _wanted(a: ParamTree, b: ParamTree, found: Match) -> _Wanted | None:
         if not tail or len(owners[tail]) > _MOST_OWNERS:
             continue
         for other, end in owners[tail]:
-            if shapes_fit(a[name], b[other]):
+            if compared.has(name, other) and shapes_fit(a[name], b[other]):
                 made.setdefault((name[:cut], other[:end]), {})[name] = other
     if not made:
         return None

@@ -27,7 +27,7 @@ from paratree.verbs._differences import Diff, Difference
 from paratree.verbs._loaded import Sides, explained, misplaced
 from paratree.verbs._matching import match
 from paratree.verbs._pairs import Pair, compare, is_same
-from paratree.verbs._proposing import propose
+from paratree.verbs._proposing import Compared, propose
 from paratree.verbs._tie_changes import tie_changes
 from paratree.verbs.listing import reason_of
 from paratree.verbs.reading import opened, place_of
@@ -138,7 +138,7 @@ def diff(
             tuple(made),
             ties,
             chosen.hidden,
-            propose(first, second, names, rename=rename, strip=strip),
+            propose(first, second, names, compared=chosen.of, rename=rename, strip=strip),
             model,
             *tolerance,
             equal_nan,
@@ -163,8 +163,9 @@ def _model(trees: Sequence[ParamTree], sources: Sequence[object], *, has_initial
 
 @dataclass(frozen=True, slots=True)
 class _Chosen:
-    """The names to compare: pairs, those of one side only, and the kinds that are left out."""
+    """The names to compare: all, pairs, those of one side only, and the kinds that are left out."""
 
+    of: Compared
     pairs: tuple[tuple[str, str], ...]
     only_a: tuple[str, ...]
     only_b: tuple[str, ...]
@@ -184,6 +185,7 @@ def _chosen(
     hidden += Counter(a[name].kind for name in names.only_a if name not in of_a)
     hidden += Counter(b[name].kind for name in names.only_b if name not in of_b)
     return _Chosen(
+        Compared(of_a, of_b),
         pairs,
         tuple(name for name in names.only_a if name in of_a),
         tuple(name for name in names.only_b if name in of_b),

@@ -9,6 +9,7 @@ import pytest
 import paratree as pt
 from paratree import cli
 from paratree.render import diff as render
+from tests import weights
 from tests.verbs.held import held, tree_of, write
 
 RNG = np.random.default_rng(0)
@@ -212,3 +213,34 @@ def test_layers_that_keras_counts_otherwise_are_proposed_in_their_order():
     second["dense_1.kernel"] = np.zeros((4, 4))
     other = pt.diff(a, tree_of(format="Keras on JAX", **second)).proposal
     assert "dense_1.**" not in other.rename  # they do not fit in order
+
+
+def test_names_that_are_not_compared_do_not_count():
+    ours = {f"then__{name}": normal(3, 2) for name in ("encoder.0.w", "encoder.1.w", "decoder.w")}
+    constants = [held(f"c.{i}", normal(1), "other") for i in range(9)]
+    theirs = {name.removeprefix("then__"): w for name, w in ours.items()}
+    others = [held(f"{i}", normal(1), "other") for i in range(9)]
+    a, b = tree_of(*constants, **ours), tree_of(*others, **theirs)
+    for first, second in ((a, b), (b, a)):
+        made, mended = helped(first, second)
+        assert (made.prefixes, made.rename, made.names, made.left) == (("then__",), {}, 3, (0, 0))
+        assert mended.same
+    only = tree_of(*constants, w=normal(4)), tree_of(*others, v=normal(5))
+    assert pt.diff(*only).proposal is None
+    assert pt.diff(*only, kind="other").proposal.names == 9
+
+
+def test_a_proposal_is_for_what_is_selected():
+    names = ("l0.w", "l1.w", "l2.w")
+    a = tree_of(**{f"module.{name}": normal(3, 2) for name in names})
+    b = tree_of(**{name: normal(3, 2) for name in names})
+    assert pt.diff(a, b, select="l0.**").proposal.names == 1
+    assert pt.diff(a, b, select="**.l0.**").proposal.names == 1
+    assert pt.diff(a, b).proposal.names == 3
+
+
+def test_a_proposal_of_two_exports_of_one_network():
+    a, b = (weights.path(name) for name in ("silero-vad.onnx", "silero-vad-half.onnx"))
+    made, mended = helped(a, b)
+    assert (made.prefixes, made.names) == (("If_0_then_branch__Inline_0__",), 15)
+    assert sum(row.other is not None and row.name != row.other for row in mended) == 15
