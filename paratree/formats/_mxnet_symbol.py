@@ -15,6 +15,12 @@ if TYPE_CHECKING:
 _LARGEST = 1 << 24  # bytes; the graph of ResNet-152 takes 300,000
 
 
+class Exported(dict):  # type: ignore[type-arg]  # a subscript would need typing at run time
+    """The metadata of the arrays of a graph, the names of which are stored with ``arg:`` or ``aux:``."""
+
+    __slots__ = ()
+
+
 class Symbol:
     """A graph of operations.
 

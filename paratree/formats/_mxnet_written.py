@@ -10,7 +10,9 @@ import struct
 from typing import TYPE_CHECKING, cast
 
 from paratree.core.errors import UnsupportedError, printable
+from paratree.core.names import BUFFER
 from paratree.formats._mxnet_arrays import DTYPES, V2, V3
+from paratree.formats._mxnet_symbol import Exported
 
 if TYPE_CHECKING:
     from paratree.core.param import Param
@@ -28,7 +30,7 @@ def write(tree: ParamTree, output: Output) -> list[str]:
     Raises:
         UnsupportedError: a name that a list cannot hold.
     """
-    names = [_encoded(name) for name in tree]
+    names = [_encoded(name, mark) for name, mark in _marks(tree).items()]
     output.write(struct.pack("<QQQ", 0x112, 0, len(tree)))
     for param in tree.values():
         output.write(_head(param))
@@ -50,9 +52,22 @@ def _is_of_numpy(param: Param) -> bool:
     return not param.size or not param.shape
 
 
-def _encoded(name: str) -> bytes:
+def _marks(tree: ParamTree) -> dict[str, str]:
+    """Return what stands before each name: as it was stored, or by its kind if others were stored with it."""
+    stored = {
+        name: next((alias[:4] for alias in param.aliases if alias.startswith(_PREFIXES)), "")
+        for name, param in tree.items()
+    }
+    if not isinstance(tree.meta, Exported) and not any(stored.values()):
+        return stored
+    return {
+        name: stored[name] or ("aux:" if param.kind == BUFFER else "arg:") for name, param in tree.items()
+    }
+
+
+def _encoded(name: str, mark: str) -> bytes:
     try:
-        encoded = name.encode()
+        encoded = (mark + name).encode()
     except UnicodeEncodeError:
         raise UnsupportedError(
             f"'{printable(name)}' is no UTF-8, as a name in MXNet's lists is; rename it"

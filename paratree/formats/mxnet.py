@@ -18,7 +18,7 @@ from paratree.core.tree import Origin, ParamTree
 from paratree.files.cursor import Cursor
 from paratree.files.folder import beside
 from paratree.formats._mxnet_arrays import CsrArray, RowSparseArray, read_array
-from paratree.formats._mxnet_symbol import Symbol
+from paratree.formats._mxnet_symbol import Exported, Symbol
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -77,7 +77,8 @@ def open(file: LocalFile) -> ParamTree:
         name: Param(name, array, _kind(key, name, array), aliases=(key,) if key != name else ())
         for name, key, array in zip(names, keys, arrays, strict=True)
     }
-    meta: dict[str, Any] = {}
+    is_exported = bool(keys) and all(key.startswith(("arg:", "aux:")) for key in keys)
+    meta: dict[str, Any] = Exported() if is_exported else {}
     closers = [file.close]
     if (found := _OF_EPOCH.fullmatch(file.path.rpartition("/")[2])) is not None:
         meta["epoch"] = int(found["epoch"])
@@ -86,7 +87,7 @@ def open(file: LocalFile) -> ParamTree:
             symbol = Symbol(graph)
             params = {name: params[name] for name in _in_order(params, symbol)}
             notes += _notes_of(symbol, params)
-            meta |= {} if symbol.version is None else {"mxnet_version": symbol.version}
+            meta.update({} if symbol.version is None else {"mxnet_version": symbol.version})
     return ParamTree(params, Origin(file.path, NAME, meta, notes, closers))
 
 

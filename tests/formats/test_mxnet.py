@@ -443,3 +443,48 @@ def test_a_great_sparse_array_is_read_in_part(tmp_path):
     assert tree["w"][(1 << 39) - 1 : (1 << 39) + 1].tolist() == [[0, 0], [1.5, 2.5]]
     with pytest.raises(pt.UnreadableError, match=r"array 0 is sparse, .* take a part of it"):
         _ = tree["w"].value
+
+
+# What is written of an export, for MXNet's own loaders
+
+
+def exported(mx, net, folder):
+    net.export(str(folder / "exp"))
+    (folder / "ours-symbol.json").write_bytes((folder / "exp-symbol.json").read_bytes())
+    return folder / "exp-0000.params", folder / "ours-0000.params"
+
+
+def test_mxnet_loads_an_export_that_was_rewritten(mx, net, tmp_path):
+    theirs, ours = exported(mx, net, tmp_path)
+    pt.save(theirs, ours, verify=True)
+    one, other = mx.nd.load(str(theirs)), mx.nd.load(str(ours))
+    assert one.keys() == other.keys()
+    assert {key[:4] for key in other} == {"arg:", "aux:"}
+    for key, array in one.items():
+        same_bits(other[key].asnumpy(), array.asnumpy())
+    _, expected, statistics = mx.model.load_checkpoint(str(tmp_path / "exp"), 0)
+    _, found, auxiliary = mx.model.load_checkpoint(str(tmp_path / "ours"), 0)
+    assert (found.keys(), auxiliary.keys()) == (expected.keys(), statistics.keys())
+    block = mx.gluon.SymbolBlock.imports(str(tmp_path / "ours-symbol.json"), ["data"], str(ours))
+    data = mx.nd.random.uniform(shape=(3, 1, 6, 6))
+    same_bits(block(data).asnumpy(), net(data).asnumpy())
+
+
+def test_names_that_are_new_in_an_export_are_told_by_their_kind(mx, net, tmp_path):
+    theirs, ours = exported(mx, net, tmp_path)
+    tree = pt.open(theirs)
+    pt.save(tree.rename({"**": "new_**"}), ours)
+    found = set(mx.nd.load(str(ours)))
+    assert found == {f"{key[:4]}new_{key[4:]}" for key in mx.nd.load(str(theirs))}
+    pt.save(tree, tmp_path / "m.npz")
+    pt.save(tree | pt.open(tmp_path / "m.npz").select("**weight"), ours, force=True)
+    assert mx.nd.load(str(ours)).keys() == mx.nd.load(str(theirs)).keys()
+
+
+def test_plain_names_stay_plain(mx, net, tmp_path):
+    net.save_parameters(str(tmp_path / "m.params"))
+    pt.save(tmp_path / "m.params", tmp_path / "ours.params")
+    pt.save(net, tmp_path / "live.params", ties="twice")
+    expected = mx.nd.load(str(tmp_path / "m.params")).keys()
+    assert mx.nd.load(str(tmp_path / "ours.params")).keys() == expected
+    assert mx.nd.load(str(tmp_path / "live.params")).keys() == expected
