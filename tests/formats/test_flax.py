@@ -365,8 +365,8 @@ def test_variables_with_an_empty_collection_and_numbers(tmp_path):
 
 PLAIN = {
     "w": np.ones((2, 3), np.float16), "phase": 1 - 2j, "text": "ü" * 300,
-    "list": [1, -2.5, "x", None, [], {}],
-    "big": 2**64 - 1, "large": 2**40, "small": -(2**63), "bytes": b"\x00\x01" * 99, "none": None, "nan": float("inf"),
+    "list": [1, -2.5, "x", None, [], {}], "nan": float("inf"),
+    "big": 2**64 - 1, "large": 2**40, "small": -(2**63), "bytes": b"\x00\x01" * 99, "none": None,
     "numbers": {"a": 200, "b": 70_000, "c": 2**32 - 1, "d": False}, "empty": {}, "nothing": [],
 }  # fmt: skip
 
