@@ -99,6 +99,10 @@ class Format(Protocol):
         """
         ...
 
+    def check_folder(self, tree: ParamTree, /) -> Sequence[str]:
+        """Refuse what ``save_folder`` refuses, and return what it returns, without writing anything."""
+        ...
+
 
 class Live(Protocol):
     """What only a parameter of a live model has; each of it is found out when it is asked for.

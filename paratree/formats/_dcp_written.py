@@ -41,9 +41,15 @@ _VERSION = "1.0.0"  # CURRENT_DCP_VERSION
 
 def write(tree: ParamTree, folder: str, written: Callable[[int], None]) -> list[str]:
     """Write a tree; every name has values of its own, as torch has it, too."""
+    notes = check(tree)
     with Path(folder, SHARD).open("wb") as file:
         places = _write_shard(tree, Output(file, file.name, written))
     Path(folder, METADATA).write_bytes(PROTOCOL + _metadata(tree, places) + STOP)
+    return notes
+
+
+def check(tree: ParamTree) -> list[str]:
+    """Return what a checkpoint has no place for; no name is refused, and no value."""
     left = ", ".join(map(printable, list(tree.meta)[:5]))
     return [f"metadata are not written, left out: {left}"] if left else []
 

@@ -29,15 +29,9 @@ def write(tree: ParamTree, folder: str, written: Callable[[int], None]) -> list[
     """Write a tree; a name's parts are keys of nested dicts.
 
     Raises:
-        UnsupportedError: a name cannot be that of a folder, or is the beginning of another one; an array has
-            no values; there are no arrays.
+        UnsupportedError: as :func:`check`.
     """
-    if not tree:
-        raise UnsupportedError(f"{printable(tree.source)}: no parameters, and Orbax saves no empty tree")
-    given, tree = tree, with_collections(tree)
-    names = set(tree)
-    for name in names:
-        _check(name, tree[name].size, names)
+    notes, tree = check(tree), with_collections(tree)
     _write_arrays(tree, folder, written)
     leaves = {str(tuple(name.split("."))): _leaf(name.split(".")) for name in tree}
     _write_json(
@@ -51,7 +45,23 @@ def write(tree: ParamTree, folder: str, written: Callable[[int], None]) -> list[
         },
     )
     _write_json(f"{folder}/_CHECKPOINT_METADATA", {"item_handlers": _HANDLER, "metrics": {}})
-    return _notes(tree, sorted(given))
+    return notes
+
+
+def check(tree: ParamTree) -> list[str]:
+    """Return what is not written as it is.
+
+    Raises:
+        UnsupportedError: a name cannot be that of a folder, or is the beginning of another one; an array has
+            no values; there are no arrays.
+    """
+    if not tree:
+        raise UnsupportedError(f"{printable(tree.source)}: no parameters, and Orbax saves no empty tree")
+    written = with_collections(tree)
+    names = set(written)
+    for name in written:
+        _check(name, written[name].size, names)
+    return _notes(written, sorted(tree))
 
 
 def _notes(tree: ParamTree, names: list[str]) -> list[str]:

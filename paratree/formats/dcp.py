@@ -87,6 +87,13 @@ def save_folder(tree: ParamTree, folder: str, written: Callable[[int], None]) ->
     return write(tree, folder, written)
 
 
+def check_folder(tree: ParamTree) -> Sequence[str]:
+    """Return what would be left out."""
+    from paratree.formats._dcp_written import check
+
+    return check(tree)
+
+
 class _Place:
     """Where a chunk or a value lies: which shard, from which byte on, how many bytes, through what."""
 

@@ -88,6 +88,13 @@ def save_folder(tree: ParamTree, folder: str, written: Callable[[int], None]) ->
     return write(tree, folder, written)
 
 
+def check_folder(tree: ParamTree) -> Sequence[str]:
+    """Refuse what cannot be written, and return what would be left out."""
+    from paratree.formats._orbax_written import check
+
+    return check(tree)
+
+
 def _name(file: LocalFile) -> str:
     return file.path.rpartition("/")[2]
 

@@ -261,11 +261,11 @@ def _written(plan: _Plan, told: Callable[[int], None]) -> _Made:
 
 
 def _counted(plan: _Plan) -> _Made:
-    """Find what would be written, and what would be refused; of a folder only how much there is to write."""
+    """Find what would be written, and what would be refused; of a folder the bytes of the values alone."""
     tree, target, writer = plan.tree, plan.target, plan.writer
     if writer.MAKES == "folder":
         check_folder(target, writer, force=plan.force)
-        return _Made([], sum(tree[name].nbytes or 0 for name in _firsts(tree)), [])
+        return _Made([], sum(tree[name].nbytes or 0 for name in _firsts(tree)), writer.check_folder(tree))
     outputs: list[DryOutput] = []
 
     @contextmanager

@@ -125,8 +125,14 @@ def test_neither_orbax_nor_tensorstore_is_needed(tmp_path):
 
 
 def test_names_that_reading_takes_for_levels_of_flax_are_said(tmp_path):
-    saved = pt.save(tree_with({"params.a.w": np.ones(2)}), tmp_path / "c", format="orbax")
-    assert saved.notes == ("opened again, names are others, as those of Flax's own trees: params.a.w",)
+    tree = tree_with({"params.a.w": np.ones(2)})
+    would = pt.save(tree, tmp_path / "c", format="orbax", dry_run=True)
+    saved = pt.save(tree, tmp_path / "c", format="orbax")
+    assert (
+        would.notes
+        == saved.notes
+        == ("opened again, names are others, as those of Flax's own trees: params.a.w",)
+    )
     assert list(pt.open(tmp_path / "c")) == ["a.w"]
     boxed = tree_with({"a.value": np.ones(2), "b.value": np.ones(2)})
     assert pt.save(boxed, tmp_path / "d", format="orbax").notes[0].endswith(": a.value, b.value")
@@ -156,8 +162,10 @@ def test_metadata_are_said_to_be_left_and_values_are_counted(tmp_path):
     ],
 )
 def test_names_that_are_refused(names, fact, tmp_path):
-    with pytest.raises(pt.UnsupportedError, match=fact):
-        pt.save(tree_with({name: np.ones(2) for name in names}), tmp_path / "c", format="orbax")
+    tree = tree_with({name: np.ones(2) for name in names})
+    for dry_run in (True, False):
+        with pytest.raises(pt.UnsupportedError, match=fact):
+            pt.save(tree, tmp_path / "c", format="orbax", dry_run=dry_run)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -168,8 +176,11 @@ def test_names_are_those_in_the_part_that_is_saved(tmp_path):
 
 
 def test_arrays_without_values_are_refused(tmp_path):
-    with pytest.raises(pt.UnsupportedError, match="'w' has no values, which Orbax does not save; drop it"):
-        pt.save(tree_with({"w": np.ones((0, 3))}), tmp_path / "c", format="orbax")
+    for dry_run in (True, False):
+        with pytest.raises(
+            pt.UnsupportedError, match="'w' has no values, which Orbax does not save; drop it"
+        ):
+            pt.save(tree_with({"w": np.ones((0, 3))}), tmp_path / "c", format="orbax", dry_run=dry_run)
 
 
 def test_an_older_checkpoint_is_replaced_also_one_of_orbax_itself(tmp_path):
