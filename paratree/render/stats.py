@@ -64,9 +64,14 @@ def _count(value: int) -> str:
 
 
 def _share(row: ParamStats) -> str:
-    if not row.zeros or not row.finite:
+    """Return which part of all values is zero; neither all nor none unless it is so."""
+    if not row.zeros:
         return "0"
-    part = 100 * row.zeros / row.finite
+    if row.zeros == row.size:
+        return "100 %"
+    part = 100 * row.zeros / row.size
+    if part >= 99.5:
+        return f"{min(part, 99.9):.1f} %"
     return f"{part:.0f} %" if part >= 1 else f"{part:.1g} %" if part >= 0.1 else "<0.1 %"
 
 
