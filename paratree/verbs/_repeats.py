@@ -52,6 +52,7 @@ def copies(tree: ParamTree, rows: Iterable[ParamStats]) -> Iterator[tuple[str, s
         if len(groups) > 1:
             of = f" of {printable(layer)}" if layer else ""
             text += f"; further weights{of} that are copied likewise: {len(groups) - 1}"
+        text += " (layers that a constructor copies begin so)"
         yield first, text
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from math import log2
+from math import isclose, log2
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
@@ -169,7 +169,13 @@ def _dead(tree: ParamTree, rows: Iterable[ParamStats]) -> Iterator[Finding]:
                 continue
             which = ", ".join(map(str, dead[:_LISTED])) + (", …" if dead.size > _LISTED else "")
             noun = "rows" if axis == 0 else "columns" if _axes(row) == 2 else f"slices along axis {axis}"
-            yield Finding(row.name, "dead", f"zeros only: {dead.size} of {lives.size} {noun} ({which})")
+            text = f"zeros only: {dead.size} of {lives.size} {noun} ({which})"
+            yield Finding(row.name, "dead", text + "; so begins an identity" * _is_like_identity(row))
+
+
+def _is_like_identity(row: ParamStats) -> bool:
+    """Tell whether all that is not zero is one positive value, as initialisers of identities make."""
+    return isclose(row.l1 or 0.0, (row.max or 0.0) * (row.size - row.zeros), rel_tol=1e-12)
 
 
 def _lengths(row: ParamStats) -> tuple[int, ...]:

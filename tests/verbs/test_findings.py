@@ -13,6 +13,7 @@ from tests import weights
 from tests.verbs.held import held, tree_of
 from tests.verbs.test_stats import _tree
 
+COPIED = " (layers that a constructor copies begin so)"
 FLOATS = [name for name in BITS if "float" in name]
 
 
@@ -56,6 +57,14 @@ def test_dead_rows_and_columns():
         ("w", "dead", "zeros only: 2 of 16 rows (3, 7)"),
         ("w", "dead", "zeros only: 4 of 12 columns (0, 1, 2, …)"),
     ]
+
+
+@pytest.mark.parametrize("gain", [1, 0.1])
+def test_dead_rows_that_an_initialiser_makes_are_told_so(gain):
+    w = gain * np.eye(16, 4, dtype=np.float32)
+    assert _found(w=w) == [("w", "dead", "zeros only: 12 of 16 rows (4, 5, 6, …); so begins an identity")]
+    w[1, 1] *= 2
+    assert _found(w=w) == [("w", "dead", "zeros only: 12 of 16 rows (4, 5, 6, …)")]
 
 
 def test_many_zeros_are_not_dead():
@@ -132,8 +141,8 @@ def test_a_layer_that_is_a_copy(dtype):
     one, other = _matrix(seed=1).astype(dtype), _matrix(seed=2).astype(dtype)
     layers = {f"h__{i}__weight": one.copy() for i in (0, 2, 3)} | {f"h__{i}__weight": other for i in (1, 4)}
     assert _found(**layers) == [
-        ("h.0.weight", "copy", "bit for bit the same as h.2.weight and 1 more, though not tied"),
-        ("h.1.weight", "copy", "bit for bit the same as h.4.weight, though not tied"),
+        ("h.0.weight", "copy", "bit for bit the same as h.2.weight and 1 more, though not tied" + COPIED),
+        ("h.1.weight", "copy", "bit for bit the same as h.4.weight, though not tied" + COPIED),
     ] * (dtype is not np.complex64)
 
 
@@ -144,7 +153,7 @@ def test_a_layer_of_several_weights_that_is_a_copy():
     assert name == "h.0.q.weight"
     assert text == (
         "bit for bit the same as h.1.q.weight and 2 more, though not tied; further weights of h.0 that are "
-        "copied likewise: 1"
+        "copied likewise: 1" + COPIED
     )
 
 
