@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from paratree.core.errors import MismatchError, printable
+from paratree.core.errors import MismatchError, NoSuchParamError, printable
 from paratree.core.renames import renaming
 
 if TYPE_CHECKING:
@@ -55,6 +55,23 @@ def match(a: ParamTree, b: ParamTree, *, rename: Rename | None = None, strip: It
         tuple(name for name in a if name not in pairs),
         tuple(name for name in b if name not in taken),
     )
+
+
+def check_prefixes(a: ParamTree, b: ParamTree, *, rename: Rename | None, strip: Iterable[str]) -> None:
+    """Look whether each prefix to strip is one of a name of either tree.
+
+    Raises:
+        NoSuchParamError: one is not.
+    """
+    new_name = renaming(a, rename)
+    names = {*map(new_name, a), *b, *(alias for tree in (a, b) for p in tree.values() for alias in p.aliases)}
+    for prefix in strip:
+        if not any(name.startswith(prefix) for name in names):
+            sources = " and ".join(map(printable, dict.fromkeys((a.source, b.source))))
+            fact = f"no name begins with '{printable(prefix)}', which is to be stripped"
+            hint = f"; the first is '{printable(next(iter(a)))}'" if len(a) else ""
+            raise NoSuchParamError(prefix, names, a.source, message=f"{sources}: {fact}{hint}")
+        names |= {_stripped(name, (prefix,)) for name in names}
 
 
 def _stripped(name: str, prefixes: tuple[str, ...]) -> str:

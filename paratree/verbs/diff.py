@@ -25,7 +25,7 @@ from paratree.verbs._axes import (
 from paratree.verbs._compare_numpy import Tolerance
 from paratree.verbs._differences import Diff, Difference
 from paratree.verbs._loaded import Sides, explained, misplaced
-from paratree.verbs._matching import match
+from paratree.verbs._matching import check_prefixes, match
 from paratree.verbs._pairs import Pair, compare, is_same
 from paratree.verbs._proposing import Compared, propose
 from paratree.verbs._tie_changes import tie_changes
@@ -96,7 +96,8 @@ def diff(
         does not hold the file's value, and how to mend it; of a tied parameter one name is enough.
 
     Raises:
-        NoSuchParamError: nothing fits ``select`` and ``kind``, or a name to rename is not there.
+        NoSuchParamError: nothing fits ``select`` and ``kind``, or what is to be renamed or stripped
+            is not there.
         MismatchError: two names of one source become the same, or an option is of no meaning, as a tolerance
             below 0.
         CorruptFileError: a file is damaged.
@@ -114,6 +115,7 @@ def diff(
     with ExitStack() as stack:
         first, second = stack.enter_context(opened(a)), stack.enter_context(opened(b))
         before = None if initial is None else stack.enter_context(opened(initial))
+        check_prefixes(first, second, rename=rename, strip=strip)
         names = match(first, second, rename=rename, strip=strip)
         chosen = _chosen(first, second, names, select, kinds)
         model = _model((first, second), (a, b), has_initial=initial is not None)

@@ -705,3 +705,15 @@ def test_the_kernel_of_a_transposed_convolution_may_be_in_two_orders():
     assert (row.status, row.transposed, row.found) == ("different", (2, 3, 0, 1), None)
     row = row_of(values.transpose(2, 3, 1, 0) + 1)
     assert row.found == "a transposed convolution's: its axes may be in the order (2, 3, 0, 1), too"
+
+
+def test_a_prefix_of_no_name_is_refused():
+    a, b = tree_of(**{"module.net.w": np.ones(2)}), tree_of(w=np.ones(2), source="other")
+    with pytest.raises(pt.NoSuchParamError) as caught:
+        pt.diff(a, b, strip=("module.", "zzz."))
+    assert str(caught.value) == (
+        "net and other: no name begins with 'zzz.', which is to be stripped; the first is 'module.net.w'"
+    )
+    assert pt.diff(a, b, strip=("module.", "net.")).same
+    assert pt.diff(b, a, strip=("module.", "net.")).same
+    assert pt.diff(b, a, rename={"w": "x.w"}, strip=("module.", "net.", "x.")).same
