@@ -305,7 +305,8 @@ def find_framework(source: object) -> Framework:
     """Return the framework of a live object, found by the packages of its class and base classes.
 
     A dict, list or other plain container belongs to the framework of the first object in it that has one.
-    A class of no framework may be registered with one that the user has imported, as a pytree of JAX.
+    A class of no framework may be registered with one that the user has imported, as a pytree of JAX. Arrays
+    of NumPy in plain containers belong to such a one, too, if it takes them; else to our module for NumPy.
 
     Raises:
         UnknownSourceError: none is known for it.
@@ -313,13 +314,15 @@ def find_framework(source: object) -> Framework:
     kind = type(source)
     if kind.__module__.startswith("paratree.core.") and (advice := _ADVICE.get(kind.__name__)):
         raise UnknownSourceError(f"a {kind.__name__} is no source: {advice}")
-    known, roots = _names("frameworks"), _roots(source)
+    known, roots = _frameworks(), _roots(source)
     for root in (*roots, *(name for name in known if name not in roots and name in sys.modules)):
         if root in known and (module := _built_in("frameworks", root)).matches(source):
             return module  # type: ignore[no-any-return]
-    for module in _third_party("paratree.frameworks", known).values():
+    for module in _third_party("paratree.frameworks", _names("frameworks")).values():
         if module.matches(source):
             return module  # type: ignore[no-any-return]
+    if _PLAIN in sys.modules and (module := _built_in("frameworks", _PLAIN)).matches(source):
+        return module  # type: ignore[no-any-return]
     if isinstance(source, type):
         raise UnknownSourceError(f"{printable(source.__qualname__)} is a class; give a model made of it")
     if isinstance(source, IOBase):
@@ -328,6 +331,10 @@ def find_framework(source: object) -> Framework:
         f"{type(source).__module__}.{type(source).__qualname__}: not a model of any of: "
         f"{', '.join(known)}; give a model or a path"
     )
+
+
+def _frameworks() -> list[str]:
+    return [name for name in _names("frameworks") if name != _PLAIN]
 
 
 def _name_of(file: IOBase) -> str:
@@ -346,6 +353,7 @@ _PACKAGES = {  # where a class is defined -> the framework it belongs to
     "jaxlib": "jax", "equinox": "jax", "haiku": "jax", "optax": "jax",
 }  # fmt: skip
 _CONTAINERS = (dict, list, tuple)
+_PLAIN = "numpy"  # its arrays are leaves of other frameworks', which are asked before
 _MOST_SEARCHED = 100_000
 
 
@@ -357,7 +365,7 @@ def _roots(source: object) -> dict[str, None]:
         found, searched = waiting.pop(), searched + 1
         if isinstance(found, _CONTAINERS):
             waiting += reversed(found.values() if isinstance(found, dict) else found)
-        elif found is not source and (known := _of_class(type(found)).keys() & {*_names("frameworks")}):
+        elif found is not source and (known := _of_class(type(found)).keys() & {*_frameworks()}):
             return roots | dict.fromkeys(known)
     return roots
 
@@ -376,7 +384,7 @@ def array_of(value: Any, name: str) -> Any:
     import numpy as np
 
     for root in _of_class(type(value)):
-        if root in _names("frameworks") and hasattr(module := _built_in("frameworks", root), "array"):
+        if root in _frameworks() and hasattr(module := _built_in("frameworks", root), "array"):
             return module.array(value, name).read()
     return np.asarray(value)
 
