@@ -14,7 +14,7 @@ from paratree.core.errors import UnsupportedError, printable
 from paratree.core.plain import PlainValues
 from paratree.files.output import blocks
 from paratree.formats._flax_packed import list_head, map_head, plain, text, whole
-from paratree.formats._pytrees import Packed, Stored, arrays, places, with_collections
+from paratree.formats._pytrees import Packed, Stored, arrays, check_nested, places, with_collections
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -57,25 +57,16 @@ def write(tree: ParamTree, output: Output) -> list[str]:
 
 def _nested(tree: ParamTree) -> dict[str, Any]:
     root: dict[str, Any] = {}
+    check_nested(tree, "Flax")
     for name, param in tree.items():
         *path, last = name.split(".")
         place = root
         for segment in path:
             place = place.setdefault(segment, {})
-            if not isinstance(place, dict):
-                raise _clash(name)
-        if last in place:
-            raise _clash(name)
         if any("\ud800" <= sign <= "\udfff" for sign in name) or _CHUNKED in (*path, last):
             raise UnsupportedError(f"'{printable(name)}' cannot be a key of Flax's maps; rename it")
         place[last] = param.array
     return root
-
-
-def _clash(name: str) -> UnsupportedError:
-    return UnsupportedError(
-        f"'{printable(name)}' is a parameter and a part of the path to another; Flax nests them; rename one"
-    )
 
 
 def _add_plain(nested: dict[str, Any], tree: ParamTree) -> list[str]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 from paratree.core.dtypes import numpy_dtype
 from paratree.core.errors import UnsupportedError, printable
 from paratree.files.output import Output
-from paratree.formats._pytrees import Pytree, with_collections
+from paratree.formats._pytrees import Pytree, check_nested, with_collections
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -58,9 +58,9 @@ def check(tree: ParamTree) -> list[str]:
     if not tree:
         raise UnsupportedError(f"{printable(tree.source)}: no parameters, and Orbax saves no empty tree")
     written = with_collections(tree)
-    names = set(written)
-    for name in written:
-        _check(name, written[name].size, names)
+    for name, param in written.items():
+        _check(name, param.size)
+    check_nested(written, "Orbax")
     return _notes(written, sorted(tree))
 
 
@@ -92,7 +92,7 @@ def _some(names: list[str]) -> str:
     return ", ".join(map(printable, names[:5])) + ", …" * (len(names) > 5)
 
 
-def _check(name: str, size: int | None, names: set[str]) -> None:
+def _check(name: str, size: int | None) -> None:
     parts = name.split(".")
     try:
         length = len(name.encode())
@@ -100,10 +100,6 @@ def _check(name: str, size: int | None, names: set[str]) -> None:
         length = _LONGEST_NAME + 1
     if not all(parts) or name in _RESERVED or "/" in name or "\0" in name or length > _LONGEST_NAME:
         raise UnsupportedError(f"'{printable(name)}' cannot be a folder's name, as Orbax has it; rename it")
-    if any(".".join(parts[:count]) in names for count in range(1, len(parts))):
-        raise UnsupportedError(
-            f"'{printable(name)}' is below another parameter, and Orbax nests names; rename one"
-        )
     if not size:
         raise UnsupportedError(f"'{printable(name)}' has no values, which Orbax does not save; drop it")
 

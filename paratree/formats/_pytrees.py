@@ -5,7 +5,7 @@ A node is a dict, or a list; a leaf is an array, or a plain value, which becomes
 
 from __future__ import annotations
 
-from paratree.core.errors import printable
+from paratree.core.errors import UnsupportedError, printable
 from paratree.core.names import BUFFER, OTHER, PARAMETER, STATE, kind_of, natural
 from paratree.core.param import Param
 
@@ -188,6 +188,21 @@ def with_collections(tree: ParamTree) -> ParamTree:
     if any(path.partition(".")[0] not in collections for path in paths.values()):
         return tree
     return tree.with_params({path: tree[name] for name, path in paths.items()})
+
+
+def check_nested(tree: ParamTree, format: str) -> None:
+    """Look that names can be the keys of nested dicts.
+
+    Raises:
+        UnsupportedError: one lies below another.
+    """
+    names = set(tree)  # a tree has subtrees, too
+    for name in tree:
+        parts = name.split(".")
+        above = (".".join(parts[:count]) for count in range(1, len(parts)))
+        if (other := next((each for each in above if each in names), None)) is not None:
+            fact = f"'{printable(other)}' is a parameter, and '{printable(name)}' lies below it"
+            raise UnsupportedError(f"{fact}, and {format} nests names; rename one")
 
 
 def _is_train_state(root: Any) -> bool:

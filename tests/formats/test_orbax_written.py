@@ -157,7 +157,7 @@ def test_metadata_are_said_to_be_left_and_values_are_counted(tmp_path):
         (["a\0"], "cannot be a folder's name"),
         (["\udc80"], "cannot be a folder's name"),
         (["a" * 256], "cannot be a folder's name"),
-        (["a", "a.b.c"], "'a.b.c' is below another parameter, and Orbax nests names"),
+        (["a", "a.b.c"], "'a' is a parameter, and 'a.b.c' lies below it, and Orbax nests names"),
         ([], "no parameters, and Orbax saves no empty tree"),
     ],
 )
@@ -171,7 +171,7 @@ def test_names_that_are_refused(names, fact, tmp_path):
 
 def test_names_are_those_in_the_part_that_is_saved(tmp_path):
     part = tree_of(**{"m.a": np.ones(2, "f4"), "m.a.b": np.ones(2, "f4")})["m"]
-    with pytest.raises(pt.UnsupportedError, match=r"'a\.b' is below another parameter"):
+    with pytest.raises(pt.UnsupportedError, match=r"'a' is a parameter, and 'a\.b' lies below it"):
         pt.save(part, tmp_path / "c", format="orbax")
 
 
