@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     Members = Mapping[str, Member]
 
 ARCHIVE, WEIGHTS = ".keras", ".weights.h5"
+_HDF5 = (".h5", ".hdf5")
+_OF_KERAS_3 = ("Keras", "Keras weights")  # the formats of trees; older files are "Keras HDF5"
 _MEMBER = "model.weights.h5"
 _LIVE = "Keras on "  # how the format of a live model begins
 _MOST_NAMED = 5
@@ -126,7 +128,13 @@ def _is_archive(path: str, layout: ParamTree, members: Members, said: str) -> bo
         raise UnsupportedError(f"{fact}; give a {ARCHIVE} file, or write {WEIGHTS}")
     if path.endswith(WEIGHTS) and not members and layout.format != "Keras weights":
         raise UnsupportedError(f"{said}: not the layout of {WEIGHTS} files; name the copy as it is named")
-    return bool(members) and not path.endswith((".h5", ".hdf5"))
+    if path.endswith(_HDF5):
+        if layout.format in _OF_KERAS_3 and not path.endswith(WEIGHTS):
+            other = printable(os.path.splitext(os.path.basename(path))[0]) + WEIGHTS  # noqa: PTH119, PTH122
+            fact = f"{said}: a layout that Keras loads from {WEIGHTS} files only"
+            raise UnsupportedError(f"{fact}; name it {other}, or give an older .h5 as like= (--like)")
+        return False
+    return bool(members)
 
 
 # Names

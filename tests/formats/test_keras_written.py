@@ -107,8 +107,8 @@ def test_a_file_is_its_own_layout(tmp_path):
     pt.save(source, tmp_path / "b.weights.h5", verify=True)
     assert (tmp_path / "b.weights.h5").read_bytes() == source.read_bytes()
     with pt.open(source) as tree:
-        pt.save(tree, tmp_path / "c.h5", verify=True)
-    assert (tmp_path / "c.h5").read_bytes() == source.read_bytes()
+        pt.save(tree, tmp_path / "c.weights.h5", verify=True)
+    assert (tmp_path / "c.weights.h5").read_bytes() == source.read_bytes()
 
 
 def test_two_names_of_one_array_take_the_same_values(tmp_path):
@@ -443,3 +443,40 @@ def test_a_tree_of_a_live_model_has_no_file(keras, tmp_path):
     with pytest.raises(pt.UnsupportedError, match=r"give one as like= \(--like\)"):
         pt.save(pt.open(net), tmp_path / "m.weights.h5")
     pt.save(pt.open(net), tmp_path / "m.weights.h5", like=net, verify=True)
+
+
+@pytest.mark.parametrize("suffix", [".h5", ".hdf5"])
+@pytest.mark.parametrize("source", ["model", "m.keras", "like.weights.h5"])
+def test_an_older_file_is_not_made_of_a_newer_layout(source, suffix, keras, models, tmp_path):
+    model, _ = made(models, "functional")
+    if source == "m.keras":
+        model.save(tmp_path / source)
+    elif source != "model":
+        model.save_weights(tmp_path / source)
+    given = model if source == "model" else tmp_path / source
+    words = (
+        r"from \.weights\.h5 files only; name it new\.weights\.h5, or give an older \.h5 as like= \(--like\)$"
+    )
+    with pytest.raises(pt.UnsupportedError, match=words) as caught:
+        pt.save(given, tmp_path / f"new{suffix}")
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / f"new{suffix}").exists()
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_keras_loads_an_older_file_that_is_like_a_given_one(whole, keras, models, tmp_path):
+    one, other = made(models, "functional")
+    if whole:
+        other.save(tmp_path / "like.h5")
+    else:
+        from keras.src.legacy.saving import legacy_h5_format
+
+        with h5py.File(tmp_path / "like.h5", "w") as file:
+            legacy_h5_format.save_weights_to_hdf5_group(file, other)
+    pt.save(one, tmp_path / "m.h5", like=tmp_path / "like.h5", verify=True)
+    pt.save(tmp_path / "m.h5", tmp_path / "again.h5", verify=True)
+    if whole:
+        assert_same(keras.saving.load_model(tmp_path / "again.h5"), one)
+    else:
+        other.load_weights(tmp_path / "again.h5")
+        assert_same(other, one)
