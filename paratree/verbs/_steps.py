@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 _STEPS = 1 << 16
 _FEWEST = 64  # bins from the lowest quantile to the highest, or widths of the widest, that are fine enough
-_COUNTED = 1 << 17  # values whose places are held at once, in the cache
+_COUNTED = 1 << 19  # values whose places are held at once: 58 ns a value, of 2**17 132, of 2**21 80
 
 
 class Coarse(NamedTuple):
