@@ -63,7 +63,7 @@ def test_json_says_what_was_written(file, tmp_path):
 def test_ties_are_asked_for_where_there_are_none(file, tmp_path):
     done = run("convert", file, tmp_path / "m.npz")
     assert (done.returncode, done.stdout) == (2, "")
-    assert "are tied, which NumPy cannot say; choose" in done.stderr
+    assert "are tied, which NumPy cannot say; choose ties= (--ties): 'once'," in done.stderr
     assert run("convert", file, tmp_path / "m.npz", "--ties", "twice").returncode == 0
 
 

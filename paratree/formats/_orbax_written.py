@@ -101,7 +101,9 @@ def _check(name: str, size: int | None) -> None:
     if not all(parts) or name in _RESERVED or "/" in name or "\0" in name or length > _LONGEST_NAME:
         raise UnsupportedError(f"'{printable(name)}' cannot be a folder's name, as Orbax has it; rename it")
     if not size:
-        raise UnsupportedError(f"'{printable(name)}' has no values, which Orbax does not save; drop it")
+        raise UnsupportedError(
+            f"'{printable(name)}' has no values, which Orbax does not save; drop it (--drop)"
+        )
 
 
 def _write_arrays(tree: ParamTree, folder: str, written: Callable[[int], None]) -> None:

@@ -80,6 +80,17 @@ def parts_of_tree(tree: ParamTree, most: int) -> list[ParamTree]:
     return [ParamTree({name: tree[name] for name in tree if name in part}, origin) for part in parts]
 
 
+def larger(tree: ParamTree, most: int) -> list[str]:
+    """Say which parameters are larger than a shard was to be."""
+    sizes = {name: tree[name].nbytes or 0 for name in tree if tree.tied_with(name)[0] == name}
+    count = sum(size > most for size in sizes.values())
+    if not count:
+        return []
+    name = max(sizes, key=lambda each: sizes[each])
+    fact = f"{count} tensor{'s' * (count != 1)} larger than {most} bytes, as which a shard was asked for"
+    return [f"{fact}: the largest, {printable(name)}, is {sizes[name]} bytes"]
+
+
 def write_shards(
     parts: Sequence[ParamTree],
     path: str,

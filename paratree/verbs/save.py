@@ -23,7 +23,7 @@ from paratree.files.output import writing
 from paratree.registry import find_format, format_to_write, known_formats
 from paratree.registry import open as open_source
 from paratree.verbs._folders import check_folder, write_folder
-from paratree.verbs._sharded import INDEX, bytes_of, check_index, parts_of_tree, rivals, write_shards
+from paratree.verbs._sharded import INDEX, bytes_of, check_index, larger, parts_of_tree, rivals, write_shards
 from paratree.verbs.fingerprint import fingerprint
 from paratree.verbs.listing import reason_of
 from paratree.verbs.reading import opened, selected
@@ -154,6 +154,7 @@ def save(
     left_out = [f"no numbers, left out: {_some(skipped)}"] * bool(skipped)
     left_out += [f"not saved with the model, left out: {_some(unsaved)}"] * bool(unsaved)
     left_out += rivals(target, writer, in_shards=bool(plan.parts))
+    left_out += [] if most is None else larger(kept, most)
     in_folder = writer.MAKES == "folder"
     return Saved(
         tree.source,
@@ -354,7 +355,7 @@ def _with_ties(tree: ParamTree, writer: Format, ties: str | None) -> ParamTree:
         names = " and ".join(map(printable, groups[0][:2]))
         raise UnsupportedError(
             f"{printable(tree.source)}: {names} are tied, which {writer.NAME} cannot say; "
-            "choose ties='once' (the first name) or ties='twice' (every name)"
+            "choose ties= (--ties): 'once', the first name, or 'twice', every name"
         )
     others = {name for group in groups for name in group[1:]}
     if ties == "once":
@@ -379,7 +380,7 @@ def _advice(param: Param, writer: Format) -> str:
     """Return what to do about a dtype that a format cannot hold."""
     floats = [dtype for dtype in writer.WRITES if "float" in dtype]
     if is_cast(param, "") and floats:
-        return f"cast it: dtype= one of {', '.join(floats)}"
+        return f"cast it, dtype= (--dtype): one of {', '.join(floats)}"
     return f"it holds {', '.join(writer.WRITES)}"
 
 

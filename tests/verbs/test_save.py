@@ -374,7 +374,8 @@ def test_real_weights_keep_their_fingerprint(name, writer, tmp_path):
 def test_a_format_without_ties_asks_what_to_do(tmp_path):
     tree = tree_of({"a": np.ones(3, np.float32)}, [("b", "a")])
     with pytest.raises(
-        pt.UnsupportedError, match="a and b are tied, which NumPy cannot say; choose ties='once'"
+        pt.UnsupportedError,
+        match=r"a and b are tied, which NumPy cannot say; choose ties= \(--ties\): 'once'",
     ):
         pt.save(tree, tmp_path / "m.npz")
     assert not any(tmp_path.iterdir())
@@ -470,7 +471,10 @@ def test_half_a_byte_is_nothing_that_safetensors_can_hold(tmp_path):
 
 @pytest.mark.parametrize(
     ("dtype", "advice"),
-    [(ml_dtypes.float8_e4m3fn, "cast it: dtype= one of float16"), (ml_dtypes.int4, "it holds bool, int8")],
+    [
+        (ml_dtypes.float8_e4m3fn, r"cast it, dtype= \(--dtype\): one of float16"),
+        (ml_dtypes.int4, "it holds bool, int8"),
+    ],
 )
 def test_a_dtype_that_a_format_cannot_hold(dtype, advice, tmp_path):
     tree = tree_of({"w": np.ones(3, dtype)})
@@ -693,6 +697,15 @@ def test_the_libraries_read_shards(tmp_path):
     for name, file in weight_map.items():
         with safe_open(tmp_path / file, "numpy") as shard:
             assert np.array_equal(shard.get_tensor(name), arrays[name])
+
+
+def test_tensors_that_are_larger_than_a_shard_are_told_of(tmp_path):
+    tree = tree_of({"a": np.ones(4, np.float32), "b": np.ones(6, np.float32), "c": np.ones(1, np.float32)})
+    fact = "larger than 10 bytes, as which a shard was asked for: the largest, b, is 24 bytes"
+    for dry_run in (True, False):
+        saved = pt.save(tree, tmp_path / "m.safetensors", shard_size=10, dry_run=dry_run)
+        assert saved.notes == (f"2 tensors {fact}",)
+    assert pt.save(tree, tmp_path / "n.safetensors", shard_size=24).notes == ()
 
 
 def test_what_fits_is_one_file(tmp_path):
