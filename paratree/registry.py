@@ -273,7 +273,7 @@ _COMPANIONS = (  # how files end that lie beside weights and hold none, and whic
 
 
 def format_to_write(path: str, name: str | None = None) -> Format:
-    """Return the format that writes a file, by its suffix or, one of folders always, the name of its module.
+    """Return the format that writes a file, by its suffix or what is given: the name, of files a suffix, too.
 
     Raises:
         UnsupportedError: there is none that is written.
@@ -283,18 +283,24 @@ def format_to_write(path: str, name: str | None = None) -> Format:
         return module  # type: ignore[no-any-return]
     every = {key: module for key, module in known_formats().items() if module.WRITES}
     if name is not None:
-        known = {module.NAME.casefold(): module for module in every.values()} | every
-        if name.casefold() not in known:
+        known = {suffix[1:]: module for suffix, module in _suffixes(every).items()}
+        known |= {module.NAME.casefold(): module for module in every.values()} | every
+        if (wanted := name.casefold().removeprefix(".")) not in known:
             raise UnsupportedError(f"'{printable(name)}' is no format that is written: {', '.join(every)}")
-        return known[name.casefold()]
-    of_files = [module for module in every.values() if module.MAKES != "folder"]
-    suffixes = {suffix: module for module in of_files for suffix in module.SUFFIXES}
+        return known[wanted]
+    suffixes = _suffixes(every)
     fitting = [suffix for suffix in suffixes if path.endswith(suffix) and not suffix.endswith(".json")]
     if not fitting:
         raise UnsupportedError(
             f"{printable(path)}: its suffix is of no format that is written; name one: {', '.join(every)}"
         )
     return suffixes[max(fitting, key=len)]
+
+
+def _suffixes(every: dict[str, Format]) -> dict[str, Format]:
+    """Return the formats of files by their suffixes."""
+    of_files = [module for module in every.values() if module.MAKES != "folder"]
+    return {suffix: module for module in of_files for suffix in module.SUFFIXES}
 
 
 def _writes(module: Format, path: str) -> bool:

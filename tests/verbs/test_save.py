@@ -1037,3 +1037,10 @@ def test_another_checkpoint_of_that_name_is_told_of(tmp_path):
 @pytest.mark.parametrize("name", ["torch", "PyTorch", "pytorch"])
 def test_a_format_has_the_name_that_it_is_shown_by(name, tmp_path):
     assert pt.save(tree_of({"a": np.ones(2)}), tmp_path / "m", format=name).format == "PyTorch"
+
+
+@pytest.mark.parametrize(("name", "format"), [("pt", "torch"), (".PT", "torch"), ("npz", "numpy")])
+def test_a_suffix_names_a_format_of_files(name, format, tmp_path):
+    saved = pt.save(tree_of({"w": np.ones(3)}), tmp_path / "m", format=name)
+    assert saved.format == known_formats()[format].NAME
+    assert pt.open(tmp_path / "m")["w"].shape == (3,)
