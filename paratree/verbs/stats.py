@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 
 from paratree.core.dtypes import BITS, BLOCKS
-from paratree.core.errors import MismatchError, NoSuchParamError
+from paratree.core.errors import MismatchError
 from paratree.core.names import BUFFER, PARAMETER, natural
 from paratree.engine import check_workers
 from paratree.verbs import _distribution as counted
@@ -17,8 +17,8 @@ from paratree.verbs._distribution import QUANTILES, Histogram
 from paratree.verbs._kernels import loops
 from paratree.verbs._measured import Part, measured
 from paratree.verbs._moments import Moments, together
+from paratree.verbs._rows import has, row_of
 from paratree.verbs._steps import Coarse, coarse, refined
-from paratree.verbs.listing import row_at
 from paratree.verbs.reading import opened, plan, scan, selected
 from paratree.verbs.show import hidden_kinds
 
@@ -145,7 +145,7 @@ class Stats:
         return len(self.rows)
 
     def __contains__(self, key: object) -> bool:
-        return self._named(key) is not None if isinstance(key, str) else key in self.rows
+        return has(self.rows, key, _NAMES)
 
     @overload
     def __getitem__(self, key: str | int) -> ParamStats: ...
@@ -160,13 +160,9 @@ class Stats:
             NoSuchParamError: there is no such name; the message names the nearest.
             IndexError: there are fewer rows.
         """
-        if isinstance(key, str):
-            if (found := self._named(key)) is None:
-                raise NoSuchParamError(key, [row.name for row in self.rows], self.source)
-            return found
         if isinstance(key, slice):
             return self._part(self.rows[key])
-        return row_at(self.rows, key)
+        return row_of(self.rows, key, _NAMES, self.source)
 
     def _part(self, rows: tuple[ParamStats, ...]) -> Stats:
         from paratree.verbs._aggregates import part
@@ -176,12 +172,6 @@ class Stats:
         names = {row.name for row in rows}
         findings = tuple(finding for finding in self.findings if finding.name in names)
         return replace(self, rows=rows, findings=findings)
-
-    def _named(self, name: str) -> ParamStats | None:
-        """Return the row of a name, in which ``/`` and ``.`` separate alike."""
-        exact = next((row for row in self.rows if row.name == name), None)
-        dotted = name.replace("/", ".")
-        return exact or next((row for row in self.rows if row.name.replace("/", ".") == dotted), None)
 
     @property
     def names(self) -> int:
@@ -252,6 +242,13 @@ class Stats:
         from paratree.render.stats import html
 
         return html(self)
+
+
+def _name(row: ParamStats) -> tuple[str, ...]:
+    return (row.name,)
+
+
+_NAMES = (_name,)
 
 
 def _descending(value: float | None) -> tuple[bool, float]:
