@@ -6,8 +6,9 @@ from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, overload
 
-from paratree.core.errors import MismatchError, NoSuchParamError, printable
-from paratree.verbs.listing import reason_of, row_at
+from paratree.core.errors import MismatchError, printable
+from paratree.verbs._rows import has, row_of
+from paratree.verbs.listing import reason_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -113,7 +114,7 @@ class Loaded:
         return len(self.rows)
 
     def __contains__(self, key: object) -> bool:
-        return self._named(key) is not None if isinstance(key, str) else key in self.rows
+        return has(self.rows, key, _NAMES)
 
     @overload
     def __getitem__(self, key: slice) -> tuple[ParamLoad, ...]: ...
@@ -128,19 +129,7 @@ class Loaded:
             NoSuchParamError: there is no such name; the message names the nearest.
             IndexError: there are fewer rows.
         """
-        if isinstance(key, str):
-            if (found := self._named(key)) is None:
-                raise NoSuchParamError(key, [row.name for row in self.rows], self.into)
-            return found
-        return self.rows[key] if isinstance(key, slice) else row_at(self.rows, key)
-
-    def _named(self, name: str) -> ParamLoad | None:
-        dotted = name.replace("/", ".")
-        for names_of in (_in_model, _in_source):
-            for row in self.rows:
-                if any(known.replace("/", ".") == dotted for known in names_of(row)):
-                    return row
-        return None
+        return self.rows[key] if isinstance(key, slice) else row_of(self.rows, key, _NAMES, self.into)
 
     def __bool__(self) -> bool:
         raise TypeError("a Loaded is neither true nor false; ask .complete, or len() for the number of rows")
@@ -197,6 +186,9 @@ def _in_model(row: ParamLoad) -> tuple[str, ...]:
 
 def _in_source(row: ParamLoad) -> tuple[str, ...]:
     return () if row.other is None else (row.other,)
+
+
+_NAMES = (_in_model, _in_source)
 
 
 def fact_and_advice(problem: str) -> tuple[str, str | None]:

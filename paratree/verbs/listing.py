@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from math import prod
-from operator import index as whole_number
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-    from typing import Any, TypeVar
+    from collections.abc import Callable, Mapping
+    from typing import Any
 
     from paratree.core.array import Shape
     from paratree.core.param import Param
     from paratree.core.totals import Total
     from paratree.core.tree import ParamTree
-
-    Found = TypeVar("Found")
 
 
 def reason_of(problem: str) -> str:
@@ -26,23 +23,6 @@ def reason_of(problem: str) -> str:
     """
     place, _, reason = problem.partition(": ")
     return reason if reason and " " not in place else problem
-
-
-def row_at(rows: Sequence[Found], key: Any) -> Found:
-    """Return the row at a position of a table.
-
-    Raises:
-        TypeError: the key is no position.
-        IndexError: there are fewer rows.
-    """
-    try:
-        place = whole_number(key)
-    except TypeError:
-        kind = type(key).__name__
-        raise TypeError(f"look up a name, a position or a range, not an object of type {kind}") from None
-    if not -len(rows) <= place < len(rows):
-        raise IndexError(f"there is no row {place}; there are {len(rows)}")
-    return rows[place]
 
 
 class Row:
