@@ -187,8 +187,10 @@ def row_major(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """
     import numpy as np
 
+    if values.flags.c_contiguous:
+        return values
     steps = [abs(step) for step, length in zip(values.strides, values.shape, strict=True) if length > 1]
-    if values.flags.c_contiguous or not steps or steps[-1] == min(steps) or values.shape[-1] <= _STRIP:
+    if not steps or steps[-1] == min(steps) or values.shape[-1] <= _STRIP:
         return np.ascontiguousarray(values).reshape(values.shape)
     made = np.empty(values.shape, values.dtype)
     for start in range(0, values.shape[-1], _STRIP):

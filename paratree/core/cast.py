@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from paratree.core.array import Storage
 from paratree.core.dtypes import finfo, numpy_dtype
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from paratree.core.array import Index, LazyArray, Shape
 
     Values = np.ndarray[Any, Any]
@@ -56,6 +56,8 @@ class Cast:
 
 def _lost(values: Values, cast: Values) -> dict[tuple[str, str], int]:
     """Count the values that a cast did more to than round them; dtypes of 4 and 6 bits are finite only."""
+    import numpy as np
+
     with np.errstate(invalid="ignore"):
         finite, kept = np.isfinite(values), np.isfinite(cast)
         counts = {("finite value", "infinite or NaN"): np.count_nonzero(finite & ~kept)}
@@ -76,6 +78,8 @@ def rounded(values: Values, dtype: str) -> Values:
     ml_dtypes takes float64 through float32, which would round twice: so that is rounded to odd, which keeps
     what the second rounding has to know (Boldo and Melquiond 2008).
     """
+    import numpy as np
+
     target = numpy_dtype(dtype)
     with np.errstate(over="ignore", invalid="ignore"):
         if values.dtype == np.float64 and target.name not in ("float16", "float32", "float64"):
@@ -85,6 +89,8 @@ def rounded(values: Values, dtype: str) -> Values:
 
 def _to_odd(values: Values) -> Values:
     """Return float64 as float32; what does not fit becomes that of its two neighbours whose last bit is 1."""
+    import numpy as np
+
     near = np.asarray(values.astype(np.float32))
     back, bits = near.astype(np.float64), near.view(np.uint32)
     with np.errstate(invalid="ignore"):

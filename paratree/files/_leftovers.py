@@ -11,7 +11,6 @@ import fcntl
 import json
 import os
 import re
-import secrets
 import shutil
 import stat
 import time
@@ -34,7 +33,7 @@ _INDEXES = "*.index.json"
 
 def temporary(target: Path) -> Path:
     """Return a random path in the same folder."""
-    return target.with_name(f"{_PREFIX}{secrets.token_hex(8)}{_SUFFIX}")
+    return target.with_name(f"{_PREFIX}{os.urandom(8).hex()}{_SUFFIX}")
 
 
 def lock(descriptor: int) -> None:
@@ -80,7 +79,7 @@ class Notes:
         found = [name for name in names if os.path.samestat(facts, place.with_name(name).lstat())]
         if not found:  # the index is a link to one in another folder
             return
-        path = place.with_name(f"{_PREFIX}{secrets.token_hex(8)}{_NOTES}")
+        path = place.with_name(f"{_PREFIX}{os.urandom(8).hex()}{_NOTES}")
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         self._descriptor, self._path = os.open(path, flags, _OWNERS_MODE), path
         lock(self._descriptor)

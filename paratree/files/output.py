@@ -12,8 +12,6 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-import numpy as np
-
 from paratree.core.array import parts_of, row_major
 from paratree.core.dtypes import BITS, numpy_dtype
 from paratree.files._leftovers import noting
@@ -24,6 +22,8 @@ from paratree.files.local import in_file
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from typing import IO, Any
+
+    import numpy as np
 
     from paratree.core.array import LazyArray
     from paratree.files._leftovers import Notes
@@ -214,6 +214,8 @@ def blocks(array: LazyArray) -> Iterator[memoryview]:
 
 
 def _little(values: Values, dtype: str) -> Values:
+    import numpy as np
+
     raw = values.view(np.uint8)
     bits = BITS[dtype]
     if bits < 8:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -127,7 +126,7 @@ def _names(stem: str, suffix: str, count: int, *, replacing: bool) -> list[str]:
     What replaces shards never has a name that shards had before: the old index, open in a reader or back
     after a power cut, names none of it, nor is it removed with what the old index names.
     """
-    word = f"-{secrets.token_hex(4)}"
+    word = f"-{os.urandom(4).hex()}"
     for between in (word,) if replacing else ("", word):
         names = [f"{stem}{between}-{number + 1:05}-of-{count:05}{suffix}" for number in range(count)]
         if not any(map(os.path.lexists, names)):

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from paratree import engine
 from paratree.core.array import row_major
 from paratree.core.errors import MissingPackageError, NoSuchParamError, UnreadableError, printable
@@ -21,6 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
     from concurrent.futures import Executor
     from typing import Any, TypeVar
+
+    import numpy as np
 
     from paratree.core.param import Param
     from paratree.core.select import Selector
@@ -155,6 +155,8 @@ def place_of(position: int, shape: tuple[int, ...]) -> tuple[int, ...]:
     >>> place_of(7, (2, 5))
     (1, 2)
     """
+    import numpy as np
+
     return tuple(int(i) for i in np.unravel_index(position, shape)) if shape else ()
 
 

@@ -24,7 +24,6 @@ from paratree.registry import find_format, format_to_write, known_formats
 from paratree.registry import open as open_source
 from paratree.verbs._folders import check_folder, write_folder
 from paratree.verbs._sharded import INDEX, bytes_of, check_index, larger, parts_of_tree, rivals, write_shards
-from paratree.verbs.fingerprint import fingerprint
 from paratree.verbs.listing import reason_of
 from paratree.verbs.reading import opened, selected
 
@@ -395,6 +394,8 @@ def _verify(tree: ParamTree, found: ParamTree, place: str, copies: bool) -> None
 
     A copy may hold more, and be a file that does not say what a live model calls its parameters.
     """
+    from paratree.verbs.fingerprint import fingerprint
+
     ours, theirs = fingerprint(tree), fingerprint(found)
     names = [name for name in ours.params if ours.params[name] != theirs.params.get(name)]
     if copies:
