@@ -61,7 +61,13 @@ def open(source: object, *, grads: object = None) -> ParamTree:
         if grads is not None:
             raise MismatchError(f"{printable(os.fspath(source))}: a file has no gradients; give a live model")
         return _open_path(os.fspath(source))
-    return find_framework(source).open(source, grads=grads)
+    try:
+        return find_framework(source).open(source, grads=grads)
+    except RecursionError:
+        kind = type(source).__name__
+        raise UnknownSourceError(
+            f"a {kind} that holds itself, or nests too deep; give what has the model"
+        ) from None
 
 
 def _open_path(path: str) -> ParamTree:

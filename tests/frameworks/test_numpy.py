@@ -130,3 +130,11 @@ def test_what_needs_a_framework_is_refused_with_the_next_step(verb):
     more = {"tie": ("w", ["v"]), "freeze": (["w"], True), "groups": ([],), "gradients": (len, (), [], False)}
     with pytest.raises(pt.UnsupportedError, match="import jax, whose pytrees they are"):
         getattr(of_numpy, verb)(source, tree, *more[verb])
+
+
+@pytest.mark.parametrize("beside", [[], [np.ones(2)]])
+def test_a_container_inside_itself_is_told(beside):
+    loop = [*beside]
+    loop.append(loop)
+    with pytest.raises(pt.UnknownSourceError, match="a list that holds itself"):
+        pt.open(loop)
