@@ -45,7 +45,7 @@ def write(tree: ParamTree, output: Output) -> list[str]:
     place = 0
     for name, param in stored.items():
         if (fault := _fault(name, param)) is not None:
-            raise UnsupportedError(f"{printable(output.path)}: {fault}")
+            raise UnsupportedError(fault)
         head += _described(name, param, place)
         place += _padded(param.nbytes or 0, alignment)
     output.write(head + bytes(-len(head) % alignment))
@@ -64,7 +64,7 @@ def _fault(name: str, param: Param) -> str | None:
     """Say why ggml cannot hold a tensor of that name, and what to do."""
     if len(param.shape) > _MOST_AXES:
         fact = f"{len(param.shape)} axes, and tensors of ggml at most {_MOST_AXES}"
-        return f"'{printable(name)}' has {fact}; drop it"
+        return f"'{printable(name)}' has {fact}; drop it (--drop)"
     is_long = len(name.encode("utf-8", "surrogatepass")) > _LONGEST_NAME
     if is_long or any("\ud800" <= sign <= "\udfff" for sign in name):
         return f"'{printable(name)}' is no name of at most {_LONGEST_NAME} bytes, as ggml has; rename it"

@@ -28,7 +28,7 @@ def write(tree: ParamTree, output: Output) -> list[str]:
     """
     for name in tree:
         if (fault := _fault(name)) is not None:
-            raise UnsupportedError(f"{printable(output.path)}: {fault}; rename it")
+            raise UnsupportedError(f"{fault}; rename it")
     with Archive(output) as archive:
         for name, param in tree.items():
             archive.values(f"{name}.npy", param.array, head=_header(param.array))

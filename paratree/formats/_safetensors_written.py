@@ -58,7 +58,7 @@ def _check(name: str, param: Param) -> None:
     if (param.size or 0) * BITS[param.dtype] % 8:
         values = f"{param.size} values of {param.dtype}"
         raise UnsupportedError(
-            f"{printable(name)}: {values} are no whole number of bytes, as safetensors wants"
+            f"'{printable(name)}': {values} are no whole number of bytes, as safetensors wants"
         )
     if any("\ud800" <= sign <= "\udfff" for sign in name):
         raise UnsupportedError(f"'{printable(name)}' is no UTF-8, as a name in safetensors is; rename it")

@@ -149,7 +149,8 @@ def save(
         _check(kept, writer)
         parts = [] if most is None else parts_of_tree(kept, most)
         plan = _Plan(kept, target, writer, model, parts if len(parts) > 1 or is_index else [], force, verify)
-        made = _counted(plan) if dry_run else _written(plan, _told(kept, progress))
+        with _saying_where(target):
+            made = _counted(plan) if dry_run else _written(plan, _told(kept, progress))
     left_out = [f"no numbers, left out: {_some(skipped)}"] * bool(skipped)
     left_out += [f"not saved with the model, left out: {_some(unsaved)}"] * bool(unsaved)
     left_out += rivals(target, writer, in_shards=bool(plan.parts))
@@ -167,6 +168,17 @@ def save(
         tuple(made.files) if in_folder or len(made.files) > 1 else (),
         dry_run,
     )
+
+
+@contextmanager
+def _saying_where(target: str) -> Iterator[None]:
+    """Put the file in front of what a writer refuses by the name of a parameter alone."""
+    try:
+        yield
+    except UnsupportedError as error:
+        if not str(error).startswith("'"):
+            raise
+        raise UnsupportedError(f"{printable(target)}: {error}") from None
 
 
 def _placed(path: str, format: str | None, *, in_shards: bool) -> tuple[str, Format, bool]:

@@ -463,9 +463,7 @@ def test_more_axes_than_ggml_has_are_refused(tmp_path):
 
 def test_half_a_byte_is_nothing_that_safetensors_can_hold(tmp_path):
     tree = tree_of({"w": np.ones(3, ml_dtypes.float4_e2m1fn)})
-    with pytest.raises(
-        pt.UnsupportedError, match="w: 3 values of float4_e2m1fn are no whole number of bytes"
-    ):
+    with pytest.raises(pt.UnsupportedError, match="'w': 3 values of float4_e2m1fn are no whole number"):
         pt.save(tree, tmp_path / "m.safetensors")
 
 
@@ -1044,3 +1042,22 @@ def test_a_suffix_names_a_format_of_files(name, format, tmp_path):
     saved = pt.save(tree_of({"w": np.ones(3)}), tmp_path / "m", format=name)
     assert saved.format == known_formats()[format].NAME
     assert pt.open(tmp_path / "m")["w"].shape == (3,)
+
+
+@pytest.mark.parametrize(
+    ("name", "target"),
+    [
+        ("", "m.index"),
+        ("\udc80", "m.msgpack"),
+        ("\udc80", "m.safetensors"),
+        ("\udc80", "m.params"),
+        ("\udc80", "m.gguf"),
+        ("../a", "m.npz"),
+        ("a/b", "orbax"),
+    ],
+)
+def test_what_a_format_refuses_begins_with_the_file(name, target, tmp_path):
+    tree = tree_of({name: np.ones(2, np.float32)})
+    with pytest.raises(pt.UnsupportedError) as caught:
+        pt.save(tree, tmp_path / target, format="orbax" if target == "orbax" else None)
+    assert str(caught.value).startswith(f"{tmp_path / target}: '")
