@@ -347,7 +347,7 @@ def test_the_layers_of_a_fresh_encoder_of_torch_are_copies():
     layer = torch.nn.TransformerEncoderLayer(32, 4, 64, batch_first=True)
     (finding,) = pt.stats(torch.nn.TransformerEncoder(layer, 3)).findings
     assert (finding.name, finding.what) == ("layers.0.self_attn.in_proj_weight", "copy")
-    assert finding.text.endswith("though not tied; further weights of layers.0 that are copied likewise: 3")
+    assert finding.text.endswith("copied likewise: 3 (layers that a constructor copies begin so)")
 
 
 def test_fresh_flax_models_have_no_findings():
