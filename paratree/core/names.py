@@ -7,6 +7,11 @@ from functools import lru_cache
 
 PARAMETER, BUFFER, STATE, OTHER = KINDS = ("parameter", "buffer", "state", "other")
 
+COLLECTIONS = {  # of Flax, and the fields of a training state -> kind of what is in them
+    "params": PARAMETER, "batch_stats": BUFFER, "cache": BUFFER, "opt_state": STATE,
+    "intermediates": OTHER, "perturbations": OTHER, "step": OTHER,
+}  # fmt: skip
+
 _ROLES = {  # last segment of a name -> role; torch, Gluon, Keras, Flax and Haiku words
     "weight": "weight", "kernel": "weight", "embedding": "weight", "embeddings": "weight", "w": "weight",
     "depthwise_kernel": "weight", "pointwise_kernel": "weight", "in_proj_weight": "weight",

@@ -6,7 +6,7 @@ A node is a dict, or a list; a leaf is an array, or a plain value, which becomes
 from __future__ import annotations
 
 from paratree.core.errors import UnsupportedError, printable
-from paratree.core.names import BUFFER, OTHER, PARAMETER, STATE, kind_of, natural
+from paratree.core.names import BUFFER, COLLECTIONS, STATE, kind_of, natural
 from paratree.core.param import Param
 
 TYPE_CHECKING = False
@@ -18,10 +18,6 @@ if TYPE_CHECKING:
     from paratree.core.plain import Path
     from paratree.core.tree import ParamTree
 
-_COLLECTIONS = {  # of Flax, and the fields of a training state
-    "params": PARAMETER, "batch_stats": BUFFER, "cache": BUFFER, "opt_state": STATE,
-    "intermediates": OTHER, "perturbations": OTHER, "step": OTHER,
-}  # fmt: skip
 _STATES = frozenset({"opt_state", "optimizer", "optimizer_state", "optim", "opt"})
 _AVERAGE = frozenset({"counter", "hidden", "average"})
 _LONE = "parameter"  # what an array alone is called
@@ -107,7 +103,7 @@ class Pytree:
         if is_variables(root) and not self._kinds.keys() & root.keys():
             self.meta: dict[str, Any] = self._variables(root)
             return
-        kept = self._below(root, "", None, _COLLECTIONS if _is_train_state(root) else {})
+        kept = self._below(root, "", None, COLLECTIONS if _is_train_state(root) else {})
         if isinstance(kept, dict):
             self.meta = kept
         else:
@@ -131,7 +127,7 @@ class Pytree:
         meta: dict[str, Any] = {}
         taken = {path for path, _ in _leaves(collections["params"], "")}
         for collection, held in collections.items():
-            kind = _COLLECTIONS.get(collection, BUFFER)
+            kind = COLLECTIONS.get(collection, BUFFER)
             own = taken if collection != "params" else set()
             for path, leaf in _leaves(held, ""):
                 full = f"{collection}.{path}"

@@ -11,7 +11,7 @@ import numpy as np
 
 from paratree.core.errors import MismatchError, printable
 from paratree.core.layout import EQUINOX, layout_of
-from paratree.core.names import BUFFER, OTHER, PARAMETER, STATE, kind_of
+from paratree.core.names import BUFFER, COLLECTIONS, OTHER, PARAMETER, STATE, kind_of
 from paratree.core.param import Param
 from paratree.core.plain import PlainValues
 from paratree.core.totals import tied_groups
@@ -27,10 +27,6 @@ if TYPE_CHECKING:
 
     Add = Callable[[str, Any, Any, "_Node"], object]  # takes a name, the key in the node, the leaf, the node
 
-COLLECTIONS = {  # of Flax, and the fields of a training state
-    "params": PARAMETER, "batch_stats": BUFFER, "cache": BUFFER, "opt_state": STATE,
-    "intermediates": OTHER, "perturbations": OTHER, "step": OTHER,
-}  # fmt: skip
 _AVERAGE = {
     "counter",
     "hidden",

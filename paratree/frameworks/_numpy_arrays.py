@@ -9,7 +9,7 @@ import numpy as np
 from paratree.core.array import Storage, basic_index
 from paratree.core.dtypes import is_known
 from paratree.core.errors import UnreadableError, printable
-from paratree.core.names import BUFFER, OTHER, PARAMETER, STATE, kind_of
+from paratree.core.names import BUFFER, COLLECTIONS, kind_of
 from paratree.core.param import Param
 
 if TYPE_CHECKING:
@@ -20,11 +20,6 @@ if TYPE_CHECKING:
 
     Path = tuple[Any, ...]
     Found = tuple[dict[str, Param], dict[str, Any], list[str]]
-
-_COLLECTIONS = {  # of Flax: their names are no part of those of what is in them
-    "params": PARAMETER, "batch_stats": BUFFER, "cache": BUFFER, "opt_state": STATE,
-    "intermediates": OTHER, "perturbations": OTHER,
-}  # fmt: skip
 
 
 class NumpyArray:
@@ -139,7 +134,7 @@ def leaves_of(source: Any) -> Found:
             notes.append(f"two leaves are called {printable(name)}: another is {printable(name)}#{number}")
             name = f"{name}#{number}"
         values = NumpyArray(leaf, name)
-        kind = _COLLECTIONS.get(path[0], BUFFER) if collections else kind_of(name, values.dtype)
+        kind = COLLECTIONS.get(path[0], BUFFER) if collections else kind_of(name, values.dtype)
         live = Leaf(leaf, path, (whole,) if collections and whole != name else ())
         params[name] = Param(name, values, kind, live=live)
     return params, meta, notes
