@@ -85,7 +85,7 @@ class TensorArray:
         if index is ...:
             return _values(self.tensor)
         parts = index if isinstance(index, tuple) else (index,)
-        if self.tensor.device.type == "cpu" and set(map(type, parts)) <= _PLAIN:
+        if self.tensor.is_cpu and set(map(type, parts)) <= _PLAIN:
             return _values(self.tensor)[(*parts, ...)]
         part, back = _part(self.tensor.detach(), index)
         return _values(part)[back]

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
-from math import floor
+from math import floor, frexp
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -18,14 +18,15 @@ from paratree.core.dtypes import BITS, finfo, numpy_dtype
 from paratree.verbs._moments import Moments, added
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     Values = np.ndarray[Any, Any]
 
 QUANTILES = (0.001, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 0.999)
 SPARKS = 20  # steps
 _SMALLER = 2.0**-6  # steps are found among values so much smaller: the span times a step may overflow
-_UPPER = 16  # bits
+_BITS = 16  # upper ones that are counted
+UPPER = 1 << _BITS  # their patterns
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,12 +73,22 @@ class Distribution(NamedTuple):
     distinct: int | None
 
 
-class Bins(NamedTuple):
-    """Values in ascending order with how often each occurs; each is known to lie between two bounds."""
+class Bins:
+    """Values in ascending order with how often each occurs; each is known to lie between two bounds.
 
-    low: Values
-    high: Values
-    counts: Values
+    Attributes:
+        low: lower bound of each.
+        high: upper bound of each.
+        counts: how often it occurs.
+        before: how many values there are before each, and at the end how many there are.
+    """
+
+    __slots__ = ("before", "counts", "high", "low")
+
+    def __init__(self, low: Values, high: Values, counts: Values) -> None:
+        self.low, self.high, self.counts = low, high, counts
+        self.before = np.zeros(counts.size + 1, np.int64)
+        np.cumsum(counts, out=self.before[1:])
 
 
 # Of types that have few patterns
@@ -117,10 +128,10 @@ def narrow_bins(counts: Values, dtype: str) -> Bins:
 
 def narrow_moments(bins: Bins) -> Moments | None:
     """Return the moments of counted values: the products are exact, and their sum is rounded once."""
-    values, _, counts = bins
+    values, counts = bins.low, bins.counts
     if not values.size:
         return None
-    size = int(counts.sum())
+    size = int(bins.before[-1])
     mean = added((values * counts).tolist()) / size
     off = values - mean
     low, high = float(values[0]), float(values[-1])
@@ -137,43 +148,42 @@ def upper_edges(dtype: str) -> Values:
     """Return the least magnitude of each finite pattern of upper bits, and the largest of all."""
     width = BITS[dtype]
     uint = np.dtype(f"u{width // 8}").type
-    magnitudes = np.arange(1 << (_UPPER - 1), dtype=uint)
+    magnitudes = np.arange(1 << (_BITS - 1), dtype=uint)
     with np.errstate(invalid="ignore"):  # NaN
-        edges = (magnitudes << uint(width - _UPPER)).view(dtype).astype(np.float64)
+        edges = (magnitudes << uint(width - _BITS)).view(dtype).astype(np.float64)
     return np.append(edges[np.isfinite(edges)], np.finfo(dtype).max)
 
 
-def upper_bins(counts: Values, zeros: int, dtype: str, extremes: tuple[float, float]) -> Bins:
-    """Return bounds of the values, from the counts of the upper bits of those that are not zero.
+@cache
+def _upper_bounds(dtype: str) -> tuple[Values, Values]:
+    """Return the least and the largest value of each pattern of upper bits, and of zero, which follows."""
+    edges = upper_edges(dtype)
+    low, high = np.zeros((2, UPPER + 1))
+    low[: edges.size - 1], high[: edges.size - 1] = edges[:-1], edges[1:]
+    negative = slice(UPPER // 2, UPPER // 2 + edges.size - 1)
+    low[negative], high[negative] = -edges[1:], -edges[:-1]
+    return low, high
+
+
+def upper_bins(counts: Values, dtype: str, extremes: tuple[float, float]) -> Bins:
+    """Return bounds of the values, from the counts of their upper bits.
 
     Args:
-        counts: how often each pattern of the upper bits occurs.
-        zeros: how many values are zero.
+        counts: how often each pattern of the upper bits occurs in what is not zero, and how often zero does.
         dtype: name of the dtype that has these bits.
         extremes: the smallest and the largest value, within which the bounds are.
     """
-    edges = upper_edges(dtype)
-    finite, sign = edges.size - 1, counts.size // 2
     found = (counts != 0).nonzero()[0]  # five times faster on booleans than on counts
-    top, negative, bottom = np.searchsorted(found, (finite, sign, sign + finite))
-    above, below = found[:top], found[negative:bottom][::-1]
-    between = 1 if zeros else 0
-    low, high = np.empty((2, below.size + between + above.size))
-    order = np.zeros(low.size, np.int64)
-    order[: below.size], order[below.size + between :] = counts[below], counts[above]
-    sides = slice(below.size), slice(below.size + between, None)
-    low[sides[0]], high[sides[0]] = -edges[below - (sign - 1)], -edges[below - sign]
-    low[sides[1]], high[sides[1]] = edges[above], edges[above + 1]
-    if between:
-        low[below.size] = high[below.size] = 0.0
-        order[below.size] = zeros
+    negative, zero = np.searchsorted(found, (UPPER // 2, UPPER))
+    places = np.concatenate((found[negative:zero][::-1], found[zero:], found[:negative]))
+    low, high = (bounds[places] for bounds in _upper_bounds(dtype))
     low[0], high[-1] = max(low[0], extremes[0]), min(high[-1], extremes[1])
-    return Bins(low, high, order)
+    return Bins(low, high, counts[places])
 
 
 def upper_error(dtype: str) -> float:
     """Return how wide a bin of upper bits is at most, as a part of the magnitudes in it."""
-    return float(2.0 ** -(_UPPER - 1 - (BITS[dtype] - 1 - np.finfo(dtype).nmant)))
+    return float(2.0 ** -(_BITS - 1 - (BITS[dtype] - 1 - np.finfo(dtype).nmant)))
 
 
 # All
@@ -204,40 +214,37 @@ def quantiles_and_spark(
     bins: Bins, extremes: tuple[float, float]
 ) -> tuple[tuple[float, ...], tuple[int, ...]]:
     """Return the quantiles, and counts in equal steps between the first and the last of them."""
-    ends = np.cumsum(bins.counts)
-    quantiles = _quantiles(bins, ends, extremes)
+    quantiles = _quantiles(bins, extremes)
     low, high = quantiles[0], quantiles[-1]
-    return quantiles, _spark(bins, ends, low, high) if low < high else ()
+    return quantiles, _spark(bins, low, high) if low < high else ()
 
 
 def reach(bins: Bins) -> tuple[int, int]:
     """Return the places of the first and the last bin that a quantile is taken from."""
-    ends = np.cumsum(bins.counts)
-    last = int(ends[-1]) - 1
+    last = int(bins.before[-1]) - 1
     values = [floor(QUANTILES[0] * last), min(floor(QUANTILES[-1] * last) + 1, last)]
-    first, end = np.searchsorted(ends, values, side="right")
-    return int(first), int(end)
+    first, end = np.searchsorted(bins.before[1:], values, side="right").tolist()
+    return first, end
 
 
 def _histogram(bins: Bins, dtype: str) -> Histogram:
-    zero = slice(int(np.searchsorted(bins.low, 0.0)), int(np.searchsorted(bins.high, 0.0, "right")))
-    sides = slice(zero.start), slice(zero.stop, None)
-    zeros = int(bins.counts[zero].sum())
-    nearest = np.concatenate([bins.high[sides[0]], bins.low[sides[1]]])  # the bounds next to zero
-    if not nearest.size:
+    start, stop = int(bins.low.searchsorted(0.0)), int(bins.high.searchsorted(0.0, "right"))  # of zeros
+    below, above = bins.high[:start], bins.low[stop:]  # the bounds next to zero
+    zeros = int(bins.before[stop] - bins.before[start])
+    ends = [float(side[place]) for side in (below, above) if side.size for place in (0, -1)]
+    if not ends:
         return Histogram(0, (), (), zeros)
-    exponents = nearest.view(np.int64)  # frexp takes ten times as long
-    exponents >>= 52
-    exponents &= 0x7FF
-    exponents -= 1023
-    np.maximum(exponents, _least_exponent(dtype) - 1, out=exponents)  # subnormals
-    first = int(exponents.min())
-    length = int(exponents.max()) - first + 1
-    exponents[zero.start :] += length
-    counts = np.concatenate([bins.counts[side] for side in sides])
-    both = np.bincount(exponents - first, counts, 2 * length)  # float64, exact up to 2**53
-    found = both.astype(np.int64).tolist()
-    return Histogram(first, tuple(found[:length]), tuple(found[length:]), zeros)
+    least = _least_exponent(dtype) - 1  # of subnormals
+    exponents = [max(frexp(end)[1] - 1, least) if end else least for end in ends]
+    first, last = min(exponents), max(exponents)
+    powers = np.ldexp(1.0, np.arange(first + 1, last + 1))
+    farther = bins.before[below.searchsorted(-powers, "right")].tolist()
+    nearer = bins.before[stop + above.searchsorted(powers)].tolist()
+    farther = [int(bins.before[start]), *farther, 0]
+    nearer = [int(bins.before[stop]), *nearer, int(bins.before[-1])]
+    negative = (more - fewer for more, fewer in pairwise(farther))
+    positive = (more - fewer for fewer, more in pairwise(nearer))
+    return Histogram(first, tuple(negative), tuple(positive), zeros)
 
 
 @cache
@@ -246,10 +253,10 @@ def _least_exponent(dtype: str) -> int:
     return int(finfo(dtype).minexp) if "float" in dtype else 0
 
 
-def _quantiles(bins: Bins, ends: Values, extremes: tuple[float, float]) -> tuple[float, ...]:
-    last, (low, high) = int(ends[-1]) - 1, extremes
+def _quantiles(bins: Bins, extremes: tuple[float, float]) -> tuple[float, ...]:
+    last, (low, high) = int(bins.before[-1]) - 1, extremes
     below = [floor(q * last) for q in QUANTILES]
-    found = _at(bins, ends, [*below, *(place + 1 for place in below)]).tolist()
+    found = _at(bins, [*below, *(min(place + 1, last) for place in below)])
     quantiles = []
     for q, place, first, second in zip(
         QUANTILES, below, found[: len(below)], found[len(below) :], strict=True
@@ -260,33 +267,43 @@ def _quantiles(bins: Bins, ends: Values, extremes: tuple[float, float]) -> tuple
     return tuple(quantiles)
 
 
-def _at(bins: Bins, ends: Values, places: Sequence[int]) -> Values:
+def _at(bins: Bins, places: Sequence[int]) -> list[float]:
     """Return the values at places of the ascending order, those within a bin in equal steps."""
-    wanted = np.minimum(np.array(places), ends[-1] - 1)
-    found = np.searchsorted(ends, wanted, side="right")
-    low, high, counts = (column[found] for column in bins)
-    inside = (wanted - (ends[found] - counts) + 0.5) / counts
-    return np.asarray(low + (high - low) * inside)
+    found = bins.before[1:].searchsorted(places, "right")
+    return [
+        low + (high - low) * ((place - before + 0.5) / count)
+        for place, low, high, count, before in zip(places, *_of(bins, found), strict=True)
+    ]
 
 
-def _spark(bins: Bins, ends: Values, low: float, high: float) -> tuple[int, ...]:
+def _of(bins: Bins, places: Values) -> Iterator[list[Any]]:
+    """Yield bounds, counts and numbers of values before, of the bins at places, as plain numbers."""
+    return (column[places].tolist() for column in (bins.low, bins.high, bins.counts, bins.before))
+
+
+def _spark(bins: Bins, low: float, high: float) -> tuple[int, ...]:
     """Return counts in equal steps, in fewer where they would show what is not known of a wide bin."""
     low, high = low * _SMALLER, high * _SMALLER
-    narrow = Bins(bins.low * _SMALLER, bins.high * _SMALLER, bins.counts)
-    below, widest = _below(narrow, ends, low, high, SPARKS)
+    below, widest = _below(bins, low, high, SPARKS)
     if widest * SPARKS > high - low:
-        below, _ = _below(narrow, ends, low, high, max(int((high - low) / widest), 1))
+        below, _ = _below(bins, low, high, max(int((high - low) / widest), 1))
     return tuple(after - before for before, after in pairwise(below)) if len(below) > 2 else ()
 
 
-def _below(bins: Bins, ends: Values, low: float, high: float, steps: int) -> tuple[list[int], float]:
-    """Return how many values lie below the ends of equal steps, and the width of the widest bin cut."""
-    inner = low + (high - low) * np.arange(1, steps) / steps
-    at = np.minimum(np.searchsorted(bins.high, inner), bins.high.size - 1)  # the bin that a step ends in
-    start, stop, counts = (column[at] for column in bins)
-    cut = start < inner
-    parts = np.zeros(inner.size)
-    parts[cut] = (inner[cut] - start[cut]) / (stop[cut] - start[cut])
-    below = ends[at] - counts + np.rint(parts * counts).astype(np.int64)
-    widest = float((stop - start)[cut].max(initial=0.0))
-    return [0, *below.tolist(), int(ends[-1])], widest
+def _below(bins: Bins, low: float, high: float, steps: int) -> tuple[list[int], float]:
+    """Return how many values lie below the ends of equal steps, and the width of the widest bin cut.
+
+    ``low``, ``high`` and the width are times ``_SMALLER``.
+    """
+    inner = [low + (high - low) * step / steps for step in range(1, steps)]
+    found = bins.high.searchsorted([end / _SMALLER for end in inner])  # the bin that a step ends in
+    ending = np.minimum(found, bins.high.size - 1)  # subnormal ends are rounded
+    counts, widest = [0], 0.0
+    for end, least, most, count, before in zip(inner, *_of(bins, ending), strict=True):
+        start, stop = least * _SMALLER, most * _SMALLER
+        part = 0.0
+        if start < end:
+            part = (end - start) / (stop - start)
+            widest = max(widest, stop - start)
+        counts.append(before + round(part * count))
+    return [*counts, int(bins.before[-1])], widest

@@ -11,13 +11,16 @@ from paratree.verbs import _distribution as counted
 from paratree.verbs._moments import Moments, scaled
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
     from types import ModuleType
 
     from paratree.engine import Block
+    from paratree.verbs.reading import ParamUnread
 
     Values = np.ndarray[Any, Any]
 
 _HUGE, _TINY, _POWER = 2.0**490, 2.0**-490, 600  # beyond these, float64 does not hold the sums of squares
+_HELD = 1 << 23  # bytes of counts and values that wait to be described
 _SORTED = 1 << 14  # values of a wide type up to which they are sorted, so that quantiles are exact
 
 
@@ -54,6 +57,32 @@ class Part:
             self.counts += other.counts
         return self
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the counts or values."""
+        return sum(column.nbytes for column in (self.counts, self.values) if column is not None)
+
+
+def whole_parts(blocks: Iterable[tuple[Block, Part | ParamUnread]]) -> Iterator[tuple[int, Part]]:
+    """Yield the number of each parameter, and what all of its blocks add to its figures.
+
+    They come many at once: reading values empties the processor's caches, and what describes a parameter
+    takes several times as long the first time after that.
+    """
+    begun: dict[int, Part] = {}
+    waiting: list[tuple[int, Part]] = []
+    nbytes = 0
+    for block, found in blocks:
+        part = found if isinstance(found, Part) else Part(problem=found)
+        part = begun[block.item] = begun[block.item].with_(part) if block.item in begun else part
+        if block.is_last:
+            waiting.append((block.item, begun.pop(block.item)))
+            nbytes += part.nbytes
+        if nbytes > _HELD:
+            yield from waiting
+            waiting, nbytes = [], 0
+    yield from waiting
+
 
 def measured(work: ModuleType, block: Block, values: Values, histogram: bool) -> Part:
     """Count the patterns of a narrow type; take moments, and counts of the upper bits, of a wide one."""
@@ -72,7 +101,7 @@ def _wide(work: ModuleType, part: Part, values: Values, histogram: bool, few: bo
     """Measure floats of 32 or 64 bits, or what is made into them."""
     values, part.others = floats(values)
     part.dtype = name_of(values.dtype)
-    upper = np.zeros(work.UPPER, np.int64) if histogram and not few else None
+    upper = np.zeros(counted.UPPER + 1, np.int64) if histogram and not few else None
     moments = _moments(work, values, upper)
     if moments is None and values.size:
         finite = values[np.isfinite(values)]
@@ -102,7 +131,8 @@ def floats(values: Values) -> tuple[Values, tuple[int, int, int]]:
 
 def _moments(work: ModuleType, values: Values, upper: Values | None) -> Moments | None:
     """Return moments; where squares are beyond float64 or too small for it, those of scaled values."""
-    found: Moments | None = work.moments(values, upper) if values.size else None
+    patterns = None if upper is None else upper[:-1]
+    found: Moments | None = work.moments(values, patterns) if values.size else None
     if found is None or values.dtype != np.float64:
         return found
     most = max(abs(found.low), abs(found.high))
@@ -124,10 +154,10 @@ def _magnitudes(values: Values) -> tuple[Values, tuple[int, int, int]]:
 
 
 def _part_zeros(counts: Values, values: Values, zeros: int) -> None:
-    """Take zeros out of the counts of the upper bits, where tiny numbers are counted with them."""
-    negative = counts.size // 2
+    """Count zeros apart from the upper bits that they share with tiny numbers."""
+    negative = counted.UPPER // 2
     tiny = int(counts[0] + counts[negative]) - zeros
-    counts[0] = counts[negative] = 0
+    counts[0], counts[negative], counts[-1] = 0, 0, zeros
     if tiny:
         least = float(counted.upper_edges(values.dtype.name)[1])
         counts[0] = int(((values > 0) & (values < least)).sum())

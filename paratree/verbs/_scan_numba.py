@@ -11,25 +11,22 @@ from __future__ import annotations
 
 import threading
 from math import isfinite
-from struct import pack, unpack
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numba import njit
 
-from paratree.verbs._moments import Moments, added, shifted
+from paratree.verbs._distribution import UPPER
+from paratree.verbs._moments import Moments, shifted
 
 if TYPE_CHECKING:
     Values = np.ndarray[Any, Any]
 
-UPPER = 1 << 16
 _PART = (
     1 << 18
 )  # bytes that stay in the second cache, and whose sums are added apart, which keeps their digits
 _CANCELLED = 10.0  # square of mean over variance from which the sums are taken again, about the mean
 _NONE = np.empty(0, np.int64)
-_INTEGERS = {4: ("i4", "u4"), 8: ("i8", "u8")}  # width in bytes -> integers of the bits of a float
-_CODES = {4: ("I", "f"), 8: ("Q", "d")}
 _REORDERED = {"reassoc", "contract", "nsz"}  # in any order; NaN and infinity keep their sense
 
 
@@ -55,41 +52,9 @@ def moments(values: Values, upper: Values | None = None) -> Moments | None:
 
     ``upper``, if given, is where to add how often each pattern of the upper 16 bits occurs.
     """
-    width = values.dtype.itemsize
-    length = _PART // width
-    sums = np.empty((3, -(-values.size // length)))
     counts = _NONE if upper is None else upper
-    integers = (values.view(kind) for kind in _INTEGERS[width])
-    found = _SCANS[width](values, *integers, length, sums, counts, *_TABLES.pair)
-    signed, unsigned, least, zeros = map(int, found)
-    low, high = _extremes(signed, unsigned, least, width)
-    if not (isfinite(low) and isfinite(high)):
-        return None
-    total, squares, magnitudes = map(added, sums.tolist())
-    made = shifted(values.size, zeros, low, high, 0.0, (total, squares, magnitudes))
-    if made.mean * made.mean * values.size <= _CANCELLED * made.squares:
-        return made
-    shift = made.mean
-    total, squares = _about(values, shift)
-    return shifted(values.size, zeros, low, high, shift, (total, squares, magnitudes))
-
-
-def _extremes(signed: int, unsigned: int, least: int, width: int) -> tuple[float, float]:
-    """Return the smallest and largest value, from extremes of the bit patterns and of the magnitudes.
-
-    As signed integers, the largest belongs to the largest value, if one has no sign; as unsigned ones, to the
-    smallest, if one has a sign. Otherwise all are on one side of zero, and the least magnitude is that end.
-    """
-    sign = 1 << (width * 8 - 1)
-    nearest = _float(least, width)
-    low = _float(unsigned, width) if unsigned & sign else nearest
-    high = _float(signed, width) if signed >= 0 else -nearest
-    return low, high
-
-
-def _float(bits: int, width: int) -> float:
-    integer, floating = _CODES[width]
-    return float(unpack(floating, pack(integer, bits))[0])
+    are_finite, zeros, low, high, shift, sums = _SCANS[values.dtype.itemsize](values, counts, _TABLES.pair)
+    return shifted(values.size, zeros, low, high, shift, sums) if are_finite else None
 
 
 @njit(nogil=True, cache=True)
@@ -111,7 +76,7 @@ def _count_all(bits, places, counts, one, other):
 
 @njit(nogil=True, cache=True)
 def _add(counts, one, other):
-    for i in range(counts.size):
+    for i in range(one.size):
         counts[i] += np.int64(one[i]) + np.int64(other[i])
 
 
@@ -121,6 +86,16 @@ def _zeros(values):
     for i in range(values.size):
         found += values[i] == 0
     return found
+
+
+@njit(nogil=True, cache=True)
+def _take_in(sums, lost, parts):
+    """Add to each sum, and what its rounding lost to another (Knuth's two-sum)."""
+    for i in range(sums.size):
+        total = sums[i] + parts[i]
+        added = total - sums[i]
+        lost[i] += (sums[i] - (total - added)) + (parts[i] - added)
+        sums[i] = total
 
 
 @njit(nogil=True, cache=True, fastmath=_REORDERED)
@@ -135,9 +110,9 @@ def _about(values, middle):
 
 def _scan_of(width: int) -> Any:
     """Return the loop over floats of so many bytes: extremes of their bits, zeros, sums; counts if asked."""
-    sint, uint = np.dtype(f"i{width}").type, np.dtype(f"u{width}").type
+    sint, uint, real = (np.dtype(f"{kind}{width}").type for kind in "iuf")
     lowest, mask = sint(np.iinfo(sint).min), sint(np.iinfo(sint).max)
-    places = uint(width * 8 - 16)
+    places, length = uint(width * 8 - 16), _PART // width
 
     @njit(nogil=True, cache=True, fastmath=_REORDERED)
     def part(values, signed, unsigned):
@@ -172,21 +147,47 @@ def _scan_of(width: int) -> Any:
         return (high, low, least), (total, squares, magnitudes)
 
     @njit(nogil=True, cache=True)
-    def scan(values, signed, unsigned, length, sums, counts, one, other):
+    def extremes(high, low, least):
+        """Return the smallest and largest value, from extremes of the bit patterns and of the magnitudes.
+
+        As signed integers, the largest belongs to the largest value, if one has no sign; as unsigned ones,
+        to the smallest, if one has a sign. Otherwise all lie on one side of zero, and the least magnitude is
+        that end.
+        """
+        ends = np.empty(2, sint)
+        ends[0] = sint(low) if sint(low) < 0 else least
+        ends[1] = high if high >= 0 else sint(least | lowest)
+        values = ends.view(real)
+        return np.float64(values[0]), np.float64(values[1])
+
+    @njit(nogil=True, cache=True)
+    def scan(values, counts, tables):
+        signed, unsigned, one, other = values.view(sint), values.view(uint), tables[0], tables[1]
         if counts.size:
             one[:], other[:] = 0, 0
         high, low, least, zeros = lowest, uint(0), mask, 0
-        for k in range(sums.shape[1]):
-            start, end = k * length, min((k + 1) * length, values.size)
-            found, added_up = part(values[start:end], signed[start:end], unsigned[start:end])
+        sums, lost = np.zeros(3), np.zeros(3)
+        for start in range(0, values.size, length):
+            end = min(start + length, values.size)
+            found, parts = part(values[start:end], signed[start:end], unsigned[start:end])
             high, low, least = max(high, found[0]), max(low, found[1]), min(least, found[2])
             zeros += _zeros(values[start:end]) if found[2] == 0 else 0
-            sums[0, k], sums[1, k], sums[2, k] = added_up
+            _take_in(sums, lost, parts)
             if counts.size:
                 _count(unsigned[start:end], places, one, other)
+        smallest, largest = extremes(high, low, least)
+        if not (isfinite(smallest) and isfinite(largest)):
+            return False, 0, smallest, largest, 0.0, (0.0, 0.0, 0.0)
         if counts.size:
             _add(counts, one, other)
-        return high, low, least, zeros
+        for i in range(sums.size):
+            sums[i] += lost[i] if isfinite(sums[i]) else 0.0
+        total, squares, magnitudes = sums
+        mean = total / values.size
+        if smallest == largest or mean * total <= _CANCELLED * (squares - mean * total):
+            return True, zeros, smallest, largest, 0.0, (total, squares, magnitudes)
+        total, squares = _about(values, mean)
+        return True, zeros, smallest, largest, mean, (total, squares, magnitudes)
 
     return scan
 

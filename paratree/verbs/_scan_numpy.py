@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from paratree.verbs._distribution import UPPER
 from paratree.verbs._moments import Moments, added, shifted
 
 if TYPE_CHECKING:
     Values = np.ndarray[Any, Any]
 
-UPPER = 1 << 16  # patterns of the upper half of a float32, or quarter of a float64
 _CHUNK = 1 << 16  # values that stay in the cache as float64
 _COUNTED = 1 << 18  # values that bincount makes eight bytes of at once
 _FIRST = 64  # values whose mean is near that of all

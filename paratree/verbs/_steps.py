@@ -67,21 +67,26 @@ class Steps(NamedTuple):
 def coarse(bins: Bins, extremes: tuple[float, float], dtype: str) -> Coarse | None:
     """Return what is to be counted again, if bins of upper bits are wide beside the spread of the values."""
     first, last = reach(bins)
+    if not _are_wide(bins, first, last):
+        return None
     low = _ends(bins, first, dtype)[0] if first else extremes[0]
     high = _ends(bins, last, dtype)[1] if last < bins.low.size - 1 else extremes[1]
-    found = Coarse(bins, first, last, low, high, extremes)
-    return found if _is_coarse(found) else None
+    return Coarse(bins, first, last, low, high, extremes) if _are_parted(low, high) else None
 
 
-def _is_coarse(found: Coarse) -> bool:
-    bins, first, last, low, high, _ = found
-    with np.errstate(over="ignore"):
-        widest = (bins.high[first : last + 1] - bins.low[first : last + 1]).max()
-        span = bins.high[last] - bins.low[first]
-        fewest = _FEWEST if last - first < _FEWEST else SPARKS
-        return bool(
-            widest * fewest > span and low < high and isfinite(high - low) and isfinite(_STEPS / (high - low))
-        )
+def _widest(bins: Bins, first: int, last: int) -> float:
+    return float((bins.high[first : last + 1] - bins.low[first : last + 1]).max())
+
+
+def _are_wide(bins: Bins, first: int, last: int) -> bool:
+    """Tell whether bins are too wide for the quantiles that are taken from them."""
+    fewest = _FEWEST if last - first < _FEWEST else SPARKS
+    return _widest(bins, first, last) * fewest > float(bins.high[last]) - float(bins.low[first])
+
+
+def _are_parted(low: float, high: float) -> bool:
+    """Tell whether float64 holds the steps between two values."""
+    return low < high and isfinite(high - low) and isfinite(_STEPS / (high - low))
 
 
 def _ends(bins: Bins, place: int, dtype: str) -> tuple[float, float]:
@@ -157,12 +162,13 @@ def _count(values: Values, found: Coarse) -> Steps:
 def _figures(found: Coarse, steps: Steps) -> tuple[dict[str, Any], Coarse | None]:
     """Return the figures that are finer now, and what is to be counted again even so."""
     taken = steps.counts.nonzero()[0]
-    below, above = slice(found.first), slice(found.last + 1, None)
-    parts = zip(found.bins, (column[taken] for column in steps), strict=True)
-    bins = Bins(*(np.concatenate([old[below], new, old[above]]) for old, new in parts))
+    old, first, last = found.bins, found.first, found.last + 1
+    columns = ((old.low, steps.low), (old.high, steps.high), (old.counts, steps.counts))
+    bins = Bins(*(np.concatenate([was[:first], now[taken], was[last:]]) for was, now in columns))
     quantiles, spark = quantiles_and_spark(bins, found.extremes)
     first, last = reach(bins)
-    off = float((bins.high[first : last + 1] - bins.low[first : last + 1]).max())
+    off = _widest(bins, first, last)
     figures = {"quantiles": quantiles, "quantile_error": 0.0, "quantile_step": off, "spark": spark}
-    finer = Coarse(bins, first, last, float(bins.low[first]), float(bins.high[last]), found.extremes)
-    return figures, finer if _is_coarse(finer) else None
+    low, high = float(bins.low[first]), float(bins.high[last])
+    is_coarse = _are_wide(bins, first, last) and _are_parted(low, high)
+    return figures, Coarse(bins, first, last, low, high, found.extremes) if is_coarse else None

@@ -15,7 +15,7 @@ from paratree.engine import check_workers
 from paratree.verbs import _distribution as counted
 from paratree.verbs._distribution import QUANTILES, Histogram
 from paratree.verbs._kernels import loops
-from paratree.verbs._measured import Part, measured
+from paratree.verbs._measured import Part, measured, whole_parts
 from paratree.verbs._moments import Moments, together
 from paratree.verbs._rows import has, row_of
 from paratree.verbs._steps import Coarse, coarse, refined
@@ -332,23 +332,20 @@ def stats(
         found = plan(chosen)
         params = list(found.params.values())
         work = loops("scan", found.nbytes)
-        sums: dict[int, Part] = {}
         rows: dict[str, ParamStats] = {}
         again: dict[str, Coarse] = {}
-        names = list(found.params)
-        for block, part in scan(
+        blocks = scan(
             params,
             lambda block, values: measured(work, block, values, histogram),
             threads=threads,
             executor=executor,
             progress=progress,
-        ):
-            part = part if isinstance(part, Part) else Part(problem=str(part))
-            part = sums[block.item] = sums[block.item].with_(part) if block.item in sums else part
-            if block.is_last:
-                name, param = names[block.item], params[block.item]
-                rows[name], bins = _row(name, param, sums.pop(block.item), histogram)
-                again |= {} if bins is None else {name: bins}
+        )
+        names = list(found.params)
+        for item, part in whole_parts(blocks):
+            name = names[item]
+            rows[name], bins = _row(name, params[item], part, histogram)
+            again |= {} if bins is None else {name: bins}
         for name, finer in refined(found.params, again, threads=threads, executor=executor):
             rows[name] = replace(rows[name], **finer)
         table = tuple(_row_of(name, chosen, found, rows) for name in chosen)
@@ -426,7 +423,7 @@ def _wide_bins(part: Part, moments: Moments) -> tuple[counted.Bins, float]:
         values = np.sort(part.values)
         return counted.Bins(values, values, np.ones(values.size, np.int64)), 0.0
     assert part.counts is not None  # noqa: S101 -- what is not kept is counted
-    bins = counted.upper_bins(part.counts, moments.zeros, part.dtype, (moments.low, moments.high))
+    bins = counted.upper_bins(part.counts, part.dtype, (moments.low, moments.high))
     return bins, counted.upper_error(part.dtype)
 
 

@@ -217,6 +217,7 @@ class OnDevice(torch.Tensor):
     copied: ClassVar[list] = []
 
     device = torch.device("cuda")
+    is_cpu = False
 
     def numpy(self, *, force):
         assert force
