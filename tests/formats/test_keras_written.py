@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 import paratree as pt
 from paratree.core.dtypes import BITS, numpy_dtype
 from paratree.formats.keras import WRITES
-from tests.verbs.test_save import tree_of
+from tests.verbs.held import tree_with
 
 h5py = pytest.importorskip("h5py", reason="h5py writes the files to copy and reads the copies")
 
@@ -59,7 +59,7 @@ def test_a_copy_has_the_values_that_are_given_and_every_other_byte_as_it_was(tmp
 
     hdf5(folder / "like.h5", dict(arrays()))
     new = dict(arrays())
-    pt.save(tree_of(new), folder / "new.h5", like=folder / "like.h5", verify=True)
+    pt.save(tree_with(new), folder / "new.h5", like=folder / "like.h5", verify=True)
     before, after = (np.frombuffer((folder / f"{n}.h5").read_bytes(), np.uint8) for n in ("like", "new"))
     changed = np.flatnonzero(before != after)
     with h5py.File(folder / "new.h5") as file, pt.open(folder / "new.h5") as tree:
@@ -82,7 +82,7 @@ def test_types_that_hdf5_lacks_are_bytes_with_a_name(tmp_path):
     arrays = {
         name: np.arange(6).astype(numpy_dtype(name)) for name in ("bfloat16", "float8_e4m3fn", "float8_e5m2")
     }
-    pt.save(tree_of(arrays), tmp_path / "new.h5", like=tmp_path / "like.h5", verify=True)
+    pt.save(tree_with(arrays), tmp_path / "new.h5", like=tmp_path / "like.h5", verify=True)
     with pt.open(tmp_path / "new.h5") as tree:
         assert {name: p.value.tobytes() for name, p in tree.items()} == {
             n: a.tobytes() for n, a in arrays.items()
@@ -93,8 +93,8 @@ def test_the_file_itself_may_be_replaced_by_its_copy(tmp_path):
     path = layout(tmp_path / "m.weights.h5", np.zeros(3, np.float32), np.ones((2, 2), np.float32))
     new = {"my.0": np.arange(3, dtype=np.float32), "my.1": np.full((2, 2), np.nan, np.float32)}
     with pytest.raises(FileExistsError, match="replacing it takes force"):
-        pt.save(tree_of(new), path, like=path)
-    pt.save(tree_of(new), path, like=path, force=True, verify=True)
+        pt.save(tree_with(new), path, like=path)
+    pt.save(tree_with(new), path, like=path, force=True, verify=True)
     with pt.open(path) as tree:
         assert {name: p.value.tobytes() for name, p in tree.items()} == {
             n: a.tobytes() for n, a in new.items()
@@ -117,13 +117,13 @@ def test_two_names_of_one_array_take_the_same_values(tmp_path):
         file["b"] = file["a"]
     same, other = np.arange(3.0), np.ones(3)
     pt.save(
-        tree_of({"a": same, "b": same.copy()}), tmp_path / "new.h5", like=tmp_path / "like.h5", verify=True
+        tree_with({"a": same, "b": same.copy()}), tmp_path / "new.h5", like=tmp_path / "like.h5", verify=True
     )
     with pt.open(tmp_path / "new.h5") as tree:
         assert tree.ties == (("a", "b"),)
         assert tree["b"].value.tolist() == [0, 1, 2]
     with pytest.raises(pt.MismatchError, match="b is one array with another there, and their values differ"):
-        pt.save(tree_of({"a": same, "b": other}), tmp_path / "c.h5", like=tmp_path / "like.h5")
+        pt.save(tree_with({"a": same, "b": other}), tmp_path / "c.h5", like=tmp_path / "like.h5")
 
 
 def test_state_is_given_wholly_or_stays(tmp_path):
@@ -134,19 +134,19 @@ def test_state_is_given_wholly_or_stays(tmp_path):
     }
     like = hdf5(tmp_path / "like.weights.h5", weights)
     given = {"my.0": np.arange(3.0), "optimizer.iteration": np.int64(8), "optimizer.1": np.full(3, 2.0)}
-    saved = pt.save(tree_of({"my.0": given["my.0"]}), tmp_path / "kept.weights.h5", like=like, verify=True)
+    saved = pt.save(tree_with({"my.0": given["my.0"]}), tmp_path / "kept.weights.h5", like=like, verify=True)
     assert saved.notes == (f"as in {like}: optimizer.iteration, optimizer.1",)
     with pt.open(tmp_path / "kept.weights.h5") as tree:
         assert tree["my.0"].value.tolist() == [0, 1, 2]
         assert tree["optimizer.iteration"].value == 5
-    assert pt.save(tree_of(given), tmp_path / "given.weights.h5", like=like, verify=True).notes == ()
+    assert pt.save(tree_with(given), tmp_path / "given.weights.h5", like=like, verify=True).notes == ()
     with pt.open(tmp_path / "given.weights.h5") as tree:
         assert tree["optimizer.1"].value.tolist() == [2, 2, 2]
     del given["optimizer.1"]
     with pytest.raises(
         pt.MismatchError, match=r"a part of the optimizer's state is given, and not optimizer\.1"
     ):
-        pt.save(tree_of(given), tmp_path / "part.weights.h5", like=like)
+        pt.save(tree_with(given), tmp_path / "part.weights.h5", like=like)
 
 
 ONE = np.ones(1)
@@ -173,7 +173,7 @@ ONE = np.ones(1)
 def test_what_does_not_fit_is_refused_in_one_line(arrays, options, error, words, tmp_path):
     like = hdf5(tmp_path / "like.h5", {"a": np.zeros(3), "b": np.zeros(1)})
     with pytest.raises(error, match=words) as caught:
-        pt.save(tree_of(arrays), tmp_path / "new.h5", **{"like": like, **options})
+        pt.save(tree_with(arrays), tmp_path / "new.h5", **{"like": like, **options})
     assert "\n" not in str(caught.value)
     assert [entry.name for entry in tmp_path.iterdir()] == ["like.h5"]
 
@@ -185,7 +185,7 @@ def test_what_does_not_fit_is_refused_in_one_line(arrays, options, error, words,
 def test_an_array_without_a_place_of_its_own_is_refused(dtype, options, tmp_path):
     like = hdf5(tmp_path / "like.h5", {"a": np.zeros(3, dtype)}, **options)
     with pytest.raises(pt.UnsupportedError, match="a is compressed, in pieces, in its header, or big-endian"):
-        pt.save(tree_of({"a": np.ones(3, np.float32)}), tmp_path / "new.h5", like=like)
+        pt.save(tree_with({"a": np.ones(3, np.float32)}), tmp_path / "new.h5", like=like)
 
 
 def test_a_compact_array_is_in_its_header(tmp_path):
@@ -197,7 +197,7 @@ def test_a_compact_array_is_in_its_header(tmp_path):
             h5py.h5s.ALL, h5py.h5s.ALL, np.zeros(3, np.float32)
         )
     with pytest.raises(pt.UnsupportedError, match="a is compressed, in pieces, in its header, or big-endian"):
-        pt.save(tree_of({"a": np.ones(3, np.float32)}), tmp_path / "new.h5", like=tmp_path / "like.h5")
+        pt.save(tree_with({"a": np.ones(3, np.float32)}), tmp_path / "new.h5", like=tmp_path / "like.h5")
 
 
 @pytest.mark.parametrize(
@@ -210,12 +210,12 @@ def test_a_compact_array_is_in_its_header(tmp_path):
 def test_a_copy_is_named_as_what_it_is(name, words, tmp_path):
     like = hdf5(tmp_path / "like.h5", {"a": np.zeros(3)})
     with pytest.raises(pt.UnsupportedError, match=words):
-        pt.save(tree_of({"a": np.ones(3)}), tmp_path / name, like=like)
+        pt.save(tree_with({"a": np.ones(3)}), tmp_path / name, like=like)
 
 
 def test_tied_names_take_a_choice(tmp_path):
     like = hdf5(tmp_path / "like.h5", {"a": np.zeros(3), "b": np.zeros(3)})
-    tree = tree_of({"a": np.ones(3)}, [("b", "a")])
+    tree = tree_with({"a": np.ones(3)}, [("b", "a")])
     with pytest.raises(pt.UnsupportedError, match="a and b are tied, which Keras cannot say"):
         pt.save(tree, tmp_path / "new.h5", like=like)
     pt.save(tree, tmp_path / "new.h5", like=like, ties="twice", verify=True)
@@ -225,7 +225,7 @@ def test_tied_names_take_a_choice(tmp_path):
 
 def test_progress_counts_every_byte_that_is_given_once(tmp_path):
     like, told = hdf5(tmp_path / "like.h5", {"a": np.zeros(70_000), "b": np.zeros(1)}), []
-    tree = tree_of({"a": np.ones(70_000), "b": np.ones(1)})
+    tree = tree_with({"a": np.ones(70_000), "b": np.ones(1)})
     pt.save(tree, tmp_path / "new.h5", like=like, progress=lambda *done: told.append(done))
     assert told == [(560_000, 560_008), (560_008, 560_008)]
 
@@ -338,7 +338,7 @@ def test_layers_of_other_shapes_are_not_taken_by_their_order(keras, tmp_path):
     net.save_weights(tmp_path / "like.weights.h5")
     values = {"dense_1.kernel": np.ones((4, 3), "f4"), "dense_1.bias": np.ones(3, "f4")}
     with pytest.raises(pt.MismatchError, match=r"it has no dense_1\.kernel"):
-        pt.save(tree_of(values), tmp_path / "m.weights.h5", like=tmp_path / "like.weights.h5")
+        pt.save(tree_with(values), tmp_path / "m.weights.h5", like=tmp_path / "like.weights.h5")
 
 
 @pytest.mark.parametrize("compressed", [False, True])
@@ -420,7 +420,7 @@ class TestTrained:
 def test_a_model_that_is_not_built_has_no_layout(keras, tmp_path):
     net = keras.Sequential([keras.layers.Dense(3)])
     with pytest.raises(pt.UnsupportedError, match="Sequential: not built yet"):
-        pt.save(tree_of({"dense.kernel": np.ones(3)}), tmp_path / "m.weights.h5", like=net)
+        pt.save(tree_with({"dense.kernel": np.ones(3)}), tmp_path / "m.weights.h5", like=net)
     assert not any(tmp_path.iterdir())
 
 

@@ -20,7 +20,7 @@ from paratree.formats._tensorflow_bundle import DTYPES, GRAPH
 from paratree.formats._tensorflow_table import read_table
 from tests import weights
 from tests.attacks import tensorflow_files as made
-from tests.verbs.test_save import tree_of
+from tests.verbs.held import tree_with
 
 NAMES = st.text(st.characters(exclude_categories=("Cs",)), min_size=1, max_size=300).filter(
     lambda name: not name.startswith("\0")
@@ -33,7 +33,7 @@ def tf():
 
 
 def of_value(value):
-    return tree_of({"w": np.full(10, value, np.float32), "v": np.full((2, 3), value)}, [("tied", "w")])
+    return tree_with({"w": np.full(10, value, np.float32), "v": np.full((2, 3), value)}, [("tied", "w")])
 
 
 def files_in(folder):
@@ -51,7 +51,7 @@ def test_tensorflow_reads_every_dtype(tf, tmp_path):
         if BITS[name] < 8 or name == "bool":
             values &= 1
         arrays[name] = values.view(numpy_dtype(name))
-    pt.save(tree_of(arrays), tmp_path / "m.index", verify=True)
+    pt.save(tree_with(arrays), tmp_path / "m.index", verify=True)
     found = tf.train.load_checkpoint(tmp_path / "m")
     assert found.get_variable_to_shape_map() == {name: list(a.shape) for name, a in arrays.items()}
     for name, values in arrays.items():
@@ -67,7 +67,7 @@ def test_tensorflow_reads_any_names_in_any_number_of_blocks(tf, names, size, tmp
     arrays = {name: np.arange(number % 3, dtype=np.int16) for number, name in enumerate(names)}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_tensorflow_written, "_BLOCK", size)
-        pt.save(tree_of(arrays), folder / "m.index")
+        pt.save(tree_with(arrays), folder / "m.index")
     found = tf.train.load_checkpoint(folder / "m")
     assert found.get_variable_to_shape_map().keys() == arrays.keys()
     for name, values in arrays.items():
@@ -87,7 +87,7 @@ def test_tied_names_are_the_same_bytes_to_tensorflow_and_tied_to_us(tf, tmp_path
 
 def test_what_tensorflow_writes_of_the_same_tensors(tf, tmp_path):
     arrays = {"b": np.arange(6, dtype=np.int32), "a/x": np.float64(2), "c": np.zeros((0, 3), np.float16)}
-    pt.save(tree_of(arrays), tmp_path / "ours.index")
+    pt.save(tree_with(arrays), tmp_path / "ours.index")
     names, tensors = list(arrays), [tf.constant(values) for values in arrays.values()]
     tf.raw_ops.SaveV2(
         prefix=str(tmp_path / "theirs"), tensor_names=names, shape_and_slices=[""] * 3, tensors=tensors
@@ -111,7 +111,7 @@ def test_a_checkpoint_of_keras_is_written_without_its_graph(tmp_path):
 
 
 def test_an_empty_tree(tf, tmp_path):
-    pt.save(tree_of({}), tmp_path / "m.index", verify=True)
+    pt.save(tree_with({}), tmp_path / "m.index", verify=True)
     assert tf.train.load_checkpoint(tmp_path / "m").get_variable_to_shape_map() == {}
 
 
@@ -139,12 +139,12 @@ def test_a_path_is_that_of_the_index_or_a_prefix(name, tmp_path):
 )
 def test_what_is_refused(name, path, words, tmp_path):
     with pytest.raises(pt.UnsupportedError, match=words):
-        pt.save(tree_of({name: np.ones(3)}), tmp_path / path)
+        pt.save(tree_with({name: np.ones(3)}), tmp_path / path)
     assert files_in(tmp_path) == []
 
 
 def test_metadata_is_told(tmp_path):
-    saved = pt.save(tree_of({"w": np.ones(3)}, meta={"epoch": 3}), tmp_path / "m.index")
+    saved = pt.save(tree_with({"w": np.ones(3)}, meta={"epoch": 3}), tmp_path / "m.index")
     assert saved.notes == ("a checkpoint has no place for metadata, left out: epoch",)
 
 
@@ -264,6 +264,6 @@ def test_the_source_may_be_the_checkpoint_that_is_replaced(tmp_path):
 
 def test_progress_counts_every_byte_once(tmp_path):
     told = []
-    tree = tree_of({"a": np.zeros(70_000), "b": np.ones(3, np.int8)}, [("c", "a")])
+    tree = tree_with({"a": np.zeros(70_000), "b": np.ones(3, np.int8)}, [("c", "a")])
     pt.save(tree, tmp_path / "m.index", progress=lambda done, total: told.append((done, total)))
     assert told == [(560_000, 560_003), (560_003, 560_003)]

@@ -41,6 +41,13 @@ def tree_of(*params, source="net", format="test", immutable=False, **values):
     return ParamTree(made, Origin(source, format, immutable=immutable))
 
 
+def tree_with(arrays, ties=(), meta=None):
+    """Return a tree over arrays in memory; ``ties`` are pairs of a name and that which it is tied with."""
+    params = [held(name, values, memory=name) for name, values in arrays.items()]
+    params += [held(name, arrays[other], memory=other) for name, other in ties]
+    return ParamTree(params, Origin("memory", "test", meta))
+
+
 def write(path, arrays, metadata=None):
     """Write a safetensors file of arrays of any dtype, and return its path."""
     header, data = {} if metadata is None else {"__metadata__": metadata}, b""

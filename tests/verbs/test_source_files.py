@@ -11,7 +11,7 @@ import pytest
 import paratree as pt
 from paratree.verbs.get import get, write_npy
 from tests.test_cli import run
-from tests.verbs.test_save import tree_of
+from tests.verbs.held import tree_with
 
 ARRAYS = {"a.w": np.arange(6.0, dtype=np.float32), "b.w": np.ones((2, 3), np.float32)}
 CHECKPOINTS = {
@@ -27,7 +27,7 @@ CHECKPOINTS = {
 @pytest.fixture(params=CHECKPOINTS)
 def checkpoint(request, tmp_path):
     """Return a checkpoint, a file or a folder, and every file of it."""
-    saved = pt.save(tree_of(ARRAYS), tmp_path / request.param, **CHECKPOINTS[request.param])
+    saved = pt.save(tree_with(ARRAYS), tmp_path / request.param, **CHECKPOINTS[request.param])
     return saved.path, [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
@@ -61,7 +61,7 @@ def test_other_files_of_the_folder_are_replaced_as_ever(checkpoint):
 @pytest.mark.parametrize("link", [os.symlink, os.link])
 def test_by_another_name_it_is_the_same_file(link, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    pt.save(tree_of(ARRAYS), "m.pt")
+    pt.save(tree_with(ARRAYS), "m.pt")
     link("m.pt", "n.pt")
     before = Path("m.pt").read_bytes()
     manifest = pt.manifest("m.pt")
@@ -76,7 +76,7 @@ def test_by_another_name_it_is_the_same_file(link, tmp_path, monkeypatch):
 
 
 def test_a_source_that_is_gone_is_no_file(tmp_path):
-    pt.save(tree_of(ARRAYS), tmp_path / "m.pt")
+    pt.save(tree_with(ARRAYS), tmp_path / "m.pt")
     manifest = pt.manifest(tmp_path / "m.pt")
     (tmp_path / "m.pt").rename(tmp_path / "n.pt")
     (tmp_path / "m.json").write_bytes(b"old")
@@ -87,7 +87,7 @@ def test_a_source_that_is_gone_is_no_file(tmp_path):
 @pytest.mark.parametrize("words", [("manifest", "m.pt"), ("get", "m.pt", "a.w")])
 def test_the_command_line_refuses_in_a_line(words, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    pt.save(tree_of(ARRAYS), "m.pt")
+    pt.save(tree_with(ARRAYS), "m.pt")
     done = run(*words, "-o", "m.pt", "--force")
     fact = "a file of the source itself, whose weights would be lost; give another path"
     assert (done.returncode, done.stdout, done.stderr) == (2, "", f"paratree: m.pt: {fact}\n")
