@@ -43,7 +43,7 @@ _TABLES = _Tables()
 def count(patterns: Values, kinds: int) -> Values:
     """Return how often each of ``kinds`` patterns, unsigned integers of 8 or 16 bits, occurs."""
     counts = np.zeros(kinds, np.int64)
-    _count_all(patterns, np.uint16(0), counts, *_TABLES.pair[:, :kinds])
+    _count_all(patterns, counts, *_TABLES.pair[:, :kinds])
     return counts
 
 
@@ -68,9 +68,23 @@ def _count(bits, places, one, other):
 
 
 @njit(nogil=True, cache=True)
-def _count_all(bits, places, counts, one, other):
+def _count_float32(bits, one, other):
+    words = bits[: bits.size // 2 * 2].view(np.uint64)
+    for word in words:  # two are loaded as one, which saves a sixth of the time
+        one[word >> np.uint64(16) & np.uint64(0xFFFF)] += np.uint32(1)
+        other[word >> np.uint64(48)] += np.uint32(1)
+    _count(bits[2 * words.size :], np.uint32(16), one, other)
+
+
+@njit(nogil=True, cache=True)
+def _count_float64(bits, one, other):
+    _count(bits, np.uint64(48), one, other)
+
+
+@njit(nogil=True, cache=True)
+def _count_all(bits, counts, one, other):
     one[:], other[:] = 0, 0
-    _count(bits, places, one, other)
+    _count(bits, np.uint16(0), one, other)
     _add(counts, one, other)
 
 
@@ -112,7 +126,7 @@ def _scan_of(width: int) -> Any:
     """Return the loop over floats of so many bytes: extremes of their bits, zeros, sums; counts if asked."""
     sint, uint, real = (np.dtype(f"{kind}{width}").type for kind in "iuf")
     lowest, mask = sint(np.iinfo(sint).min), sint(np.iinfo(sint).max)
-    places, length = uint(width * 8 - 16), _PART // width
+    count_upper, length = {4: _count_float32, 8: _count_float64}[width], _PART // width
 
     @njit(nogil=True, cache=True, fastmath=_REORDERED)
     def part(values, signed, unsigned):
@@ -174,7 +188,7 @@ def _scan_of(width: int) -> Any:
             zeros += _zeros(values[start:end]) if found[2] == 0 else 0
             _take_in(sums, lost, parts)
             if counts.size:
-                _count(unsigned[start:end], places, one, other)
+                count_upper(unsigned[start:end], one, other)
         smallest, largest = extremes(high, low, least)
         if not (isfinite(smallest) and isfinite(largest)):
             return False, 0, smallest, largest, 0.0, (0.0, 0.0, 0.0)

@@ -121,7 +121,7 @@ def scan(
     """
     listed = list(params)
     shapes: list[Any] = [param.shape for param in listed]
-    lengths = [param.nbytes or 0 for param in listed]
+    lengths = [param.nbytes or 0 for param in listed] if progress is not None else []
     total, done = sum(lengths), 0
 
     def one(block: Block) -> tuple[Block, Result | ParamUnread]:
@@ -132,8 +132,8 @@ def scan(
         return block, work(block, flat(values))
 
     for block, result in engine.run(one, engine.blocks_of(shapes, most), threads=threads, executor=executor):
-        done += round(lengths[block.item] * block.size / prod(shapes[block.item]))
         if progress is not None:
+            done += round(lengths[block.item] * block.size / prod(shapes[block.item]))
             progress(done, total)
         yield block, result
 
