@@ -7,6 +7,7 @@ from math import prod
 from paratree.core.array import Storage, basic_index, check_axes, contiguous, normal_strides
 from paratree.core.dtypes import BITS, nbytes, numpy_dtype
 from paratree.core.errors import CorruptFileError
+from paratree.files.local import in_file
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,6 +24,8 @@ _LARGEST = (1 << 63) - 1
 _MOST_EXPANSION = 1000  # values a stored value may stand for, beyond _SMALL bytes
 _SMALL = 64 << 20
 _FREE_GAP = 1 << 16  # bytes that are cheaper to read than to skip
+_PAGE = 4096
+_BEHIND = 32  # bytes further in its page than the source: there a copy is slow
 
 
 def check_shape(
@@ -192,26 +195,41 @@ class FileArray:
 
     def _flat(self, first: int, count: int) -> np.ndarray[Any, Any]:
         """Read ``count`` adjacent values from value ``first``."""
-        import numpy as np
-
         bits = BITS[self.dtype]
         dtype = numpy_dtype(self.dtype)
         if bits < 8:
             return self._packed(first, count, bits).view(dtype)
-        raw = np.empty(count * bits // 8, np.uint8)
-        self.source.readinto(raw.data, self.offset + first * bits // 8)
+        raw = self._bytes(self.offset + first * bits // 8, count * bits // 8)
         if self._flags[0] and bits > 8:
             part = {"complex64": 4, "complex128": 8}.get(self.dtype, bits // 8)
-            raw = raw.view(f"u{part}").byteswap().view(np.uint8)
+            raw = raw.view(f"u{part}").byteswap().view("u1")
         return raw.view(dtype)
+
+    def _bytes(self, offset: int, length: int) -> np.ndarray[Any, Any]:
+        """Read bytes into a place in memory that the kernel copies to at full speed.
+
+        AMD's EPYC copies (``rep movsb``) at a quarter of it to what lies 1 to 31 bytes further in its page
+        than the source in its own; what malloc maps begins 16 bytes into a page.
+        """
+        import numpy as np
+
+        place = in_file(self.source, offset) if length >= _PAGE else None
+        if place is None:
+            raw = np.empty(length, np.uint8)
+        else:
+            room = np.empty(length + _BEHIND, np.uint8)
+            further = (room.ctypes.data - place[1]) % _PAGE
+            skipped = _BEHIND if 0 < further < _BEHIND else 0
+            raw = room[skipped : skipped + length]
+        self.source.readinto(raw.data, offset)
+        return raw
 
     def _packed(self, first: int, count: int, bits: int) -> np.ndarray[Any, Any]:
         """Unpack values narrower than a byte, the first in the lowest bits, one to a byte."""
         import numpy as np
 
         start, stop = first * bits // 8, nbytes(first + count, self.dtype)
-        raw = np.empty(stop - start, np.uint8)
-        self.source.readinto(raw.data, self.offset + start)
+        raw = self._bytes(self.offset + start, stop - start)
         skipped = first * bits - start * 8
         ones = np.unpackbits(raw, bitorder="little")[skipped : skipped + count * bits].reshape(count, bits)
         return np.packbits(ones, axis=1, bitorder="little").reshape(count)

@@ -170,9 +170,9 @@ def turned_axes(a: Param, b: Param, known: Axes | None = None, *, dtype: str) ->
     Looked at are the transpose, and the ways in which frameworks order the axes of a convolution; and the
     order in which they lie, if they are known to have been compared in another.
     """
-    orders = _orders(len(a.shape))
-    if known is not None:
-        orders = tuple(order for order in (tuple(range(len(known))), *orders) if order != known)
+    ndim = len(a.shape)
+    straight = tuple(range(ndim))
+    orders = [order for order in (straight, *_orders(ndim)) if order != (known or straight)]
     return next((axes for axes in orders if fit(a, b, axes) and _is_equal(a, b, axes, dtype)), None)
 
 

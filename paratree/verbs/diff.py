@@ -292,7 +292,7 @@ def _structure(row: Difference, pair: Pair, how: _How) -> Difference:
             return row
         if is_same_in_order(pair.a, pair.b):
             return replace(row, in_order=True)
-        return replace(row, transposed=turned_axes(pair.a, pair.b, dtype=how.target(pair)))
+        return replace(row, transposed=turned_axes(pair.a, pair.b, pair.axes, dtype=how.target(pair)))
     problem = next((problem for problem in problems if problem is not None), None)
     return row if problem is None else replace(row, status=rows.UNREAD, problem=reason_of(problem))
 

@@ -11,7 +11,7 @@ from paratree.core.array import basic_index, row_major
 from paratree.core.dtypes import BITS, numpy_dtype
 from paratree.core.errors import CorruptFileError, UnreadableError
 from paratree.files.array import MOST_AXES, file_array
-from paratree.files.local import Memory
+from paratree.files.local import LocalFile, Memory
 
 COMPLEX = ("complex64", "complex128")
 NARROW = tuple(name for name, bits in BITS.items() if bits < 8)
@@ -248,3 +248,15 @@ def test_row_major_is_the_same_values_without_gaps(lengths, data, dtype):
     made = row_major(values)
     assert (made.shape, made.dtype, made.flags.c_contiguous) == (values.shape, values.dtype, True)
     np.testing.assert_array_equal(made, values)
+
+
+@pytest.mark.parametrize("start", [0, 1, 8, 16, 4080, 4088, 4095])
+def test_where_bytes_are_read_to_the_kernel_copies_fast(start, tmp_path):
+    """Not 1 to 31 bytes further in a page than in the file, where some processors take four times as long."""
+    data = np.random.default_rng(0).integers(0, 256, (6 << 20) + start, np.uint8)
+    (tmp_path / "w").write_bytes(data)
+    source = LocalFile(tmp_path / "w")
+    for size in (5_000, 300_000, 6 << 20):  # from the heap, and mapped
+        read = file_array(source, start, (size,), "uint8").read()
+        np.testing.assert_array_equal(read, data[start : start + size])
+        assert (read.ctypes.data - start) % 4096 not in range(1, 32)

@@ -379,6 +379,15 @@ def test_looking_for_the_owner_reads_samples():
     assert a["w1"].array.read_values < 52_000
 
 
+def test_looking_for_a_transpose_reads_little_of_what_is_none():
+    values = np.random.default_rng(0).random((300, 300), np.float32)
+    changed = values.copy()
+    changed[-1, -1] += 1
+    a, b = tree_of(w=values), tree_of(w=changed)
+    assert pt.diff(a, b).rows[0].transposed is None
+    assert a["w"].array.read_values < 1.1 * values.size
+
+
 def test_what_cannot_be_read_is_not_called_equal():
     refused = Param("w", RefusedArray((2, 3), "float32", "w: sparse (csr): no dense values"))
     b = ParamTree([refused], Origin("b", "test"))
