@@ -21,6 +21,7 @@ with open(sys.argv[1], "rb", buffering=0) as file:
     while file.readinto(buffer):
         pass
 """
+READ_TO_PAGES = READ.replace("import sys", "import mmap, sys").replace("bytearray(8", "mmap.mmap(-1, 8")
 TORCH_FILE = (
     TORCH_USER
     + """
@@ -40,6 +41,12 @@ def main() -> int:
     reading = f"`paratree stats`, bfloat16 file of {options.size:g} MB, all cores, against reading it"
     rows = [
         Row(reading, ours, [sys.executable, "-c", READ, path], 4),
+        Row(
+            "the same, against reading it into a buffer at the start of a page",
+            ours,
+            [sys.executable, "-c", READ_TO_PAGES, path],
+            None,
+        ),
         Row(
             "the same, against the torch script",
             ours,

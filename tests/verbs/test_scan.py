@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 from fractions import Fraction
 from importlib.util import find_spec
 
@@ -145,3 +147,18 @@ def test_numba_is_used_where_it_repays(monkeypatch):
     monkeypatch.delitem(__import__("sys").modules, "numba", raising=False)
     assert loops("scan", 1 << 20).__name__.endswith("numpy")
     assert loops("scan", 1 << 31).__name__.endswith(WAYS[-1])
+
+
+@pytest.mark.skipif("numba" not in WAYS or find_spec("scipy") is None, reason="about numba beside SciPy")
+def test_numba_is_loaded_without_scipy_which_others_still_have():
+    code = """
+import sys
+import numpy as np
+from paratree.verbs._kernels import loops
+loops("scan", 1 << 40).count(np.zeros(9, np.uint16), 1 << 16)
+print("scipy.linalg" in sys.modules)
+from numba import njit
+print(njit(lambda a: np.dot(a, a))(np.ones((3, 3)))[0, 0], "scipy.linalg" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n3.0 True\n"
