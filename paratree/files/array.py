@@ -7,7 +7,7 @@ from math import prod
 from paratree.core.array import Storage, basic_index, check_axes, contiguous, normal_strides
 from paratree.core.dtypes import BITS, nbytes, numpy_dtype
 from paratree.core.errors import CorruptFileError
-from paratree.files.local import in_file
+from paratree.files.local import PAGE, in_file
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,7 +24,6 @@ _LARGEST = (1 << 63) - 1
 _MOST_EXPANSION = 1000  # values a stored value may stand for, beyond _SMALL bytes
 _SMALL = 64 << 20
 _FREE_GAP = 1 << 16  # bytes that are cheaper to read than to skip
-_PAGE = 4096
 _BEHIND = 32  # bytes further in its page than the source: there a copy is slow
 
 
@@ -213,12 +212,12 @@ class FileArray:
         """
         import numpy as np
 
-        place = in_file(self.source, offset) if length >= _PAGE else None
+        place = in_file(self.source, offset) if length >= PAGE else None
         if place is None:
             raw = np.empty(length, np.uint8)
         else:
             room = np.empty(length + _BEHIND, np.uint8)
-            further = (room.ctypes.data - place[1]) % _PAGE
+            further = (room.ctypes.data - place[1]) % PAGE
             skipped = _BEHIND if 0 < further < _BEHIND else 0
             raw = room[skipped : skipped + length]
         self.source.readinto(raw.data, offset)

@@ -17,7 +17,7 @@ else:
     Protocol = object
 
 HEAD = 4096
-_PAGE = 4096  # of the kernel's file cache, at least
+PAGE = 4096  # of the kernel's file cache, at least
 _MOST_AT_ONCE = 1 << 30  # preadv(2) takes less than 2 GiB at a time
 _NO_COPYING = (errno.EXDEV, errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.EPERM)  # between these files
 
@@ -135,7 +135,7 @@ class LocalFile:
         """
         if self._descriptor < 0:
             raise self._closed()
-        is_alike = (offset - os.lseek(descriptor, 0, os.SEEK_CUR)) % _PAGE == 0
+        is_alike = (offset - os.lseek(descriptor, 0, os.SEEK_CUR)) % PAGE == 0
         done = 0
         while done < length and is_alike and hasattr(os, "copy_file_range"):
             count = min(length - done, _MOST_AT_ONCE)

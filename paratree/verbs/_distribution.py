@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 QUANTILES = (0.001, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 0.999)
 SPARKS = 20  # steps
 _SMALLER = 2.0**-6  # steps are found among values so much smaller: the span times a step may overflow
-_BITS = 16  # upper ones that are counted
-UPPER = 1 << _BITS  # their patterns
+_COUNTED_BITS = 16  # upper ones that are counted
+UPPER = 1 << _COUNTED_BITS  # their patterns
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,9 +148,9 @@ def upper_edges(dtype: str) -> Values:
     """Return the least magnitude of each finite pattern of upper bits, and the largest of all."""
     width = BITS[dtype]
     uint = np.dtype(f"u{width // 8}").type
-    magnitudes = np.arange(1 << (_BITS - 1), dtype=uint)
+    magnitudes = np.arange(1 << (_COUNTED_BITS - 1), dtype=uint)
     with np.errstate(invalid="ignore"):  # NaN
-        edges = (magnitudes << uint(width - _BITS)).view(dtype).astype(np.float64)
+        edges = (magnitudes << uint(width - _COUNTED_BITS)).view(dtype).astype(np.float64)
     return np.append(edges[np.isfinite(edges)], np.finfo(dtype).max)
 
 
@@ -183,7 +183,7 @@ def upper_bins(counts: Values, dtype: str, extremes: tuple[float, float]) -> Bin
 
 def upper_error(dtype: str) -> float:
     """Return how wide a bin of upper bits is at most, as a part of the magnitudes in it."""
-    return float(2.0 ** -(_BITS - 1 - (BITS[dtype] - 1 - np.finfo(dtype).nmant)))
+    return float(2.0 ** -(_COUNTED_BITS - 1 - (BITS[dtype] - 1 - np.finfo(dtype).nmant)))
 
 
 # All

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import subprocess
 import sys
 from fractions import Fraction
@@ -162,3 +163,26 @@ print(njit(lambda a: np.dot(a, a))(np.ones((3, 3)))[0, 0], "scipy.linalg" in sys
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n3.0 True\n"
+
+
+@pytest.mark.once
+@pytest.mark.skipif("numba" not in WAYS, reason="about numba")
+def test_what_numba_compiled_is_kept_for_the_next_process(tmp_path):
+    code = """
+import ml_dtypes
+import numpy as np
+from paratree.verbs import _compare_numba, _scan_numba
+_scan_numba.count(np.zeros(9, np.uint16), 1 << 16)
+for dtype in (np.float16, ml_dtypes.bfloat16, np.float32, np.float64):
+    values = np.ones(9, dtype)
+    _compare_numba.measure(values, values + values)
+    if values.itemsize > 2:
+        _scan_numba.moments(values, np.zeros(1 << 16, np.int64))
+found = [f for module in (_scan_numba, _compare_numba) for f in vars(module).values() if hasattr(f, "stats")]
+print(sum(sum(f.stats.cache_misses.values()) for f in found), len(found) > 9)
+"""
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
+    command = [sys.executable, "-c", code]
+    first, second = (subprocess.check_output(command, text=True, env=environment) for _ in range(2))
+    assert first != "0 True\n"
+    assert second == "0 True\n"
