@@ -44,7 +44,9 @@ def _load_numba() -> None:
         if "numba.np.arraymath" in sys.modules or find_spec("scipy") is None:
             return
         linalg: Any = import_module("numba.np.linalg")
-        look = linalg.ensure_blas
+        look = getattr(linalg, "ensure_blas", None)
+        if look is None:  # it is no public name: another numba may do without
+            return
         linalg.ensure_blas = lambda: None
         try:
             import_module("numba.np.arraymath")

@@ -150,7 +150,9 @@ def test_numba_is_used_where_it_repays(monkeypatch):
     assert loops("scan", 1 << 31).__name__.endswith(WAYS[-1])
 
 
-@pytest.mark.skipif("numba" not in WAYS or find_spec("scipy") is None, reason="about numba beside SciPy")
+@pytest.mark.skipif(
+    "numba" not in WAYS or find_spec("scipy") is None, reason="numba or SciPy is not installed"
+)
 def test_numba_is_loaded_without_scipy_which_others_still_have():
     code = """
 import sys
@@ -166,7 +168,7 @@ print(njit(lambda a: np.dot(a, a))(np.ones((3, 3)))[0, 0], "scipy.linalg" in sys
 
 
 @pytest.mark.once
-@pytest.mark.skipif("numba" not in WAYS, reason="about numba")
+@pytest.mark.skipif("numba" not in WAYS, reason="numba is not installed")
 def test_what_numba_compiled_is_kept_for_the_next_process(tmp_path):
     code = """
 import ml_dtypes
